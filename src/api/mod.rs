@@ -1,0 +1,3 @@
+//! What operator and broker share: the custom resources, names, labels and ports.
+
+pub mod names;

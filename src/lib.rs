@@ -1,0 +1,6 @@
+//! Sluice: message brokers on Kubernetes that scale on backpressure.
+//!
+//! `ARCHITECTURE.md` says where things live and why.
+
+pub mod api;
+pub mod pb;
