@@ -38,7 +38,11 @@ pub fn ordinal(cluster: &str, name: &str) -> Option<u32> {
 
 /// The DNS name of one broker inside the Kubernetes cluster.
 pub fn broker_host(namespace: &str, cluster: &str, ordinal: u32) -> String {
-    format!("{}.{}.{namespace}.svc", broker(cluster, ordinal), headless_service(cluster))
+    format!(
+        "{}.{}.{namespace}.svc",
+        broker(cluster, ordinal),
+        headless_service(cluster)
+    )
 }
 
 #[cfg(test)]
