@@ -3,4 +3,5 @@
 //! `ARCHITECTURE.md` says where things live and why.
 
 pub mod api;
+pub mod cli;
 pub mod pb;

@@ -25,7 +25,7 @@ use super::{DurationString, InvalidField, schema};
     ),
 ]))]
 pub struct Autoscaling {
-    /// What the autoscaler may do.
+    /// What the autoscaler may do. Write `"Off"` with quotes in YAML, where a plain `Off` is a boolean.
     pub mode: AutoscalingMode,
     /// The fewest brokers that it asks for.
     #[schemars(range(min = 1, max = 1000))]
