@@ -3,5 +3,6 @@
 //! `ARCHITECTURE.md` says where things live and why.
 
 pub mod api;
+pub mod broker;
 pub mod cli;
 pub mod pb;
