@@ -106,8 +106,13 @@ impl Member {
         todo!()
     }
 
-    /// Settles deliveries; returns when progress is as durable as the cluster's durability says. One result for each.
-    pub async fn settle(&self, answers: Vec<(Bytes, Answer)>) -> Vec<Result<(), Refused>> {
-        todo!("{answers:?}")
+    /// Settles deliveries; ready when progress is as durable as the cluster's durability says. One result for each.
+    /// The future borrows nothing, so that a session waits for it and for [`Member::next`] at once. The answers
+    /// are taken in the order of the calls, at the call and not at the first poll.
+    pub fn settle(
+        &self,
+        answers: Vec<(Bytes, Answer)>,
+    ) -> impl Future<Output = Vec<Result<(), Refused>>> + Send + use<> {
+        async move { todo!("{answers:?}") }
     }
 }
