@@ -254,6 +254,14 @@ pub enum FallbackBehavior {
 /// How a broker is emptied before it is removed.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(default, rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [schema::rule_at(
+    "settle",
+    &format!(
+        "!({} && duration(self.settle) >= duration(self.timeout))",
+        schema::both_durations("self.settle", "self.timeout")
+    ),
+    "autoscaling.drain.settle must be shorter than autoscaling.drain.timeout, or every drain would be reported as stuck"
+)]))]
 pub struct Drain {
     /// How long it must have held nothing before it is removed.
     #[schemars(extend("x-kubernetes-validations" = schema::duration_between("autoscaling.drain.settle", "0s", "1h")))]

@@ -50,6 +50,11 @@ pub(crate) fn duration_between_or_zero(field: &str, min: &str, max: &str) -> [Ru
     )]
 }
 
+/// The condition, within a rule, that both expressions are durations: what is none has a rule of its own.
+pub(crate) fn both_durations(one: &str, other: &str) -> String {
+    format!("{one}.matches('{DURATION_PATTERN}') && {other}.matches('{DURATION_PATTERN}')")
+}
+
 /// The schema of a quantity. Not nullable: a stored `null` could not be read again.
 pub(crate) fn quantity(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "x-kubernetes-int-or-string": true, "nullable": false, "maxLength": QUANTITY_MAX_LENGTH })
