@@ -1,5 +1,7 @@
 //! `crds/` and the chart sluice-crds are what the code says.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends")]
+
 use std::{fs, path::Path};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

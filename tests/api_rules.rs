@@ -1,6 +1,9 @@
 //! Every rule of both kinds, at a real API server: one object that it accepts, and one that it refuses for this rule
 //! alone and with its message.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends")]
+#![allow(clippy::needless_pass_by_value, reason = "the table reads better so")]
+
 #[path = "support/apiserver.rs"]
 mod apiserver;
 
@@ -20,28 +23,52 @@ struct Case {
 
 /// A rule about an object.
 fn holds(kind: Kind, accepted: Value, refused: Value, message: &'static str) -> Case {
-    Case { kind, before: None, accepted, refused, message }
+    Case {
+        kind,
+        before: None,
+        accepted,
+        refused,
+        message,
+    }
 }
 
 /// A rule about the spec of an object.
 fn spec(kind: Kind, accepted: Value, refused: Value, message: &'static str) -> Case {
-    holds(kind, json!({ "spec": accepted }), json!({ "spec": refused }), message)
+    holds(
+        kind,
+        json!({ "spec": accepted }),
+        json!({ "spec": refused }),
+        message,
+    )
 }
 
 /// A rule about a change of the spec.
 fn change(kind: Kind, before: Value, accepted: Value, refused: Value, message: &'static str) -> Case {
-    Case { before: Some(json!({ "spec": before })), ..spec(kind, accepted, refused, message) }
+    Case {
+        before: Some(json!({ "spec": before })),
+        ..spec(kind, accepted, refused, message)
+    }
 }
 
 impl Case {
     async fn check(&self) {
         let server = ApiServer::new().await;
         if let Some(before) = &self.before {
-            server.create(self.kind, before, false).await.expect("what is there before is valid");
+            server
+                .create(self.kind, before, false)
+                .await
+                .expect("what is there before is valid");
         }
         let accepted = self.submit(&server, &self.accepted).await;
-        assert!(accepted.is_ok(), "refused: {:#?}", accepted.map_err(|status| causes(&status)));
-        let refused = self.submit(&server, &self.refused).await.expect_err("must be refused");
+        assert!(
+            accepted.is_ok(),
+            "refused: {:#?}",
+            accepted.map_err(|status| causes(&status))
+        );
+        let refused = self
+            .submit(&server, &self.refused)
+            .await
+            .expect_err("must be refused");
         assert_eq!(refused.code, 422, "{refused:?}");
         let causes = causes(&refused);
         assert!(
@@ -440,8 +467,18 @@ cases! {
 fn messages(schema: &Value, found: &mut Vec<String>) {
     match schema {
         Value::Object(fields) => {
-            for rule in fields.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten() {
-                found.push(rule["message"].as_str().expect("every rule has a message").to_owned());
+            for rule in fields
+                .get("x-kubernetes-validations")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
+                found.push(
+                    rule["message"]
+                        .as_str()
+                        .expect("every rule has a message")
+                        .to_owned(),
+                );
             }
             fields.values().for_each(|field| messages(field, found));
         }
@@ -457,9 +494,16 @@ fn every_rule_has_a_case() {
         let mut found = Vec::new();
         messages(&kind.schema(), &mut found);
         assert!(!found.is_empty());
-        let without = |message: &&String| !cases.iter().any(|case| case.kind == kind && message.contains(case.message));
+        let without = |message: &&String| {
+            !cases
+                .iter()
+                .any(|case| case.kind == kind && message.contains(case.message))
+        };
         let missing: Vec<_> = found.iter().filter(without).collect();
-        assert!(missing.is_empty(), "rules of {kind:?} without a case: {missing:#?}");
+        assert!(
+            missing.is_empty(),
+            "rules of {kind:?} without a case: {missing:#?}"
+        );
         println!("{kind:?}: {} rules", found.len());
     }
 }

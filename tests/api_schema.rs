@@ -1,5 +1,7 @@
 //! The schemas as they are, without an API server.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends")]
+
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 use sluice::api::{MessageBroker, MessageBrokerSpec, MessageTopic, MessageTopicSpec};
