@@ -121,6 +121,15 @@ pub enum AppendError {
     Log(String),
 }
 
+/// An append that was refused, with what was to be appended, so that it can go elsewhere. The permit is given back.
+#[derive(Debug)]
+pub struct NotAppended {
+    /// Why.
+    pub error: AppendError,
+    /// The batch as it was given.
+    pub messages: Vec<NewMessage>,
+}
+
 /// One topic as the operator configured it.
 #[derive(Debug, Clone)]
 pub struct TopicView {
@@ -284,7 +293,7 @@ impl Partition {
         messages: Vec<NewMessage>,
         producer: &str,
         permit: Permit,
-    ) -> Result<AppendTicket, AppendError> {
+    ) -> Result<AppendTicket, NotAppended> {
         todo!("{messages:?} {producer} {permit:?}")
     }
 }
