@@ -6,3 +6,4 @@ pub mod api;
 pub mod broker;
 pub mod cli;
 pub mod pb;
+pub mod scaling;

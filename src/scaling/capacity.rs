@@ -1,0 +1,243 @@
+//! What one broker can do.
+//!
+//! Group commit makes busy time lie: a writer that commits whatever waits is busy in fdatasync at a fraction
+//! of its capacity, because a bigger batch costs almost the same. So the capacity is a model of what commits,
+//! messages and bytes cost, bounded by the CPU, with a correction learned where the truth shows: while publishers are
+//! blocked throughout, the acknowledged rate is the capacity.
+
+use serde::{Deserialize, Serialize};
+
+use super::counters::Interval;
+use super::policy::ChannelPolicy;
+use super::window::{History, Sample};
+
+/// The part of publishers' time without credit from which they count as blocked throughout.
+const THROUGHOUT: f64 = 0.9;
+/// How much of the way to a newly seen correction one interval goes.
+const SMOOTHING: f64 = 0.3;
+/// The bounds of the correction, in thousandths.
+const CORRECTION: std::ops::RangeInclusive<u32> = 200..=3_000;
+/// Use of the CPU quota from which a broker counts as bound by it.
+const CPU_BOUND: f64 = 0.8;
+
+/// What things cost in the log and on the CPU, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Costs {
+    /// `a`: a commit (fdatasync).
+    pub commit: f64,
+    /// `b`: a message (encoding and writing).
+    pub message: f64,
+    /// `c`: a byte (encoding and writing).
+    pub byte: f64,
+    /// Bytes of a message, on average.
+    pub bytes_per_message: f64,
+    /// CPU of a message, everything included.
+    pub cpu: f64,
+}
+
+impl Costs {
+    /// The costs over some intervals; `None` where nothing was acknowledged.
+    ///
+    /// `b` and `c` come apart by least squares over the intervals where the message sizes differ enough between
+    /// them; else all of it counts as `b`. Either way they add up to what was spent.
+    pub fn measure<'a>(intervals: impl Iterator<Item = &'a Interval> + Clone) -> Option<Self> {
+        let total = Interval::sum(intervals.clone())?;
+        if total.acked == 0 {
+            return None;
+        }
+        let acked = total.acked as f64;
+        let bytes_per_message = total.acked_bytes as f64 / acked;
+        let commit = if total.commits == 0 {
+            0.0
+        } else {
+            seconds(total.commit_nanos) / total.commits as f64
+        };
+        let per_message = seconds(total.append_nanos) / acked;
+        let byte_share = byte_share(intervals, bytes_per_message);
+        Some(Self {
+            commit,
+            message: per_message * (1.0 - byte_share),
+            byte: if bytes_per_message > 0.0 {
+                per_message * byte_share / bytes_per_message
+            } else {
+                0.0
+            },
+            bytes_per_message,
+            cpu: seconds(total.cpu_nanos) / acked,
+        })
+    }
+
+    /// `b + c * bytesPerMessage`: what writing a message of average size costs, in seconds.
+    pub fn append(&self) -> f64 {
+        self.message + self.byte * self.bytes_per_message
+    }
+
+    /// The largest batch that the queue delay allows: `(targetQueueDelay - a) / (b + c * bytesPerMessage)`, at
+    /// most what the channel may ever hold.
+    ///
+    /// Where a commit alone takes most of the target delay, the time for writing is taken to be as long as the commit: a
+    /// slow disk is no reason to think that a batch is one message.
+    pub fn largest_batch(&self, channel: &ChannelPolicy) -> f64 {
+        let most = f64::from(channel.largest_batch());
+        let time = (channel.target_queue_delay.as_secs_f64() - self.commit).max(self.commit);
+        let batch = time / self.append();
+        if batch.is_finite() {
+            batch.clamp(1.0, most)
+        } else {
+            most
+        }
+    }
+
+    /// `n / (a + n * (b + c * bytesPerMessage))`: messages a second at batches of `n`; infinite where neither
+    /// commits nor writing take any time.
+    pub fn log_rate(&self, batch: f64) -> f64 {
+        batch / (self.commit + batch * self.append())
+    }
+
+    /// Messages a second that the CPU quota (in cores) allows; infinite where either is unknown.
+    pub fn cpu_rate(&self, cores: f64) -> f64 {
+        if cores > 0.0 {
+            cores / self.cpu
+        } else {
+            f64::INFINITY
+        }
+    }
+
+    /// The smaller of both rates; `None` where neither says anything.
+    pub fn rate(&self, batch: f64, cores: f64) -> Option<f64> {
+        let rate = self.log_rate(batch).min(self.cpu_rate(cores));
+        (rate.is_finite() && rate > 0.0).then_some(rate)
+    }
+}
+
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+fn cores(quota_nanos: u64) -> f64 {
+    seconds(quota_nanos)
+}
+
+/// The part of the time for writing that goes with the bytes, 0 to 1, by least squares of
+/// `append = b * messages + c * bytes`; 0 where bytes and messages go together too closely to tell.
+fn byte_share<'a>(intervals: impl Iterator<Item = &'a Interval>, bytes_per_message: f64) -> f64 {
+    let (mut xx, mut xy, mut yy, mut xz, mut yz) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    for interval in intervals {
+        let x = interval.acked as f64;
+        let y = interval.acked_bytes as f64;
+        let z = seconds(interval.append_nanos);
+        xx += x * x;
+        xy += x * y;
+        yy += y * y;
+        xz += x * z;
+        yz += y * z;
+    }
+    let determinant = xx * yy - xy * xy;
+    if determinant.is_nan() || determinant <= 0.01 * xx * yy {
+        return 0.0;
+    }
+    let message = ((xz * yy - yz * xy) / determinant).max(0.0);
+    let bytes = ((yz * xx - xz * xy) / determinant).max(0.0) * bytes_per_message;
+    let share = bytes / (message + bytes);
+    if share.is_finite() { share } else { 0.0 }
+}
+
+/// `k`: what was seen over what was modelled, smoothed and bounded, in thousandths so that it is the same when
+/// it is read back.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct Correction(u32);
+
+impl Default for Correction {
+    fn default() -> Self {
+        Self(1_000)
+    }
+}
+
+impl Correction {
+    /// The factor.
+    pub fn factor(self) -> f64 {
+        f64::from(self.0.clamp(*CORRECTION.start(), *CORRECTION.end())) / 1_000.0
+    }
+
+    /// Learns from an interval in which publishers were blocked throughout; any other says nothing.
+    ///
+    /// What was seen is held against the model at the batch size of that interval, and only where the channel was
+    /// full or the CPU used up: with an empty channel the publishers waited for something else (a channel that is
+    /// too small, the network), and what was acknowledged was not all the broker can do.
+    pub fn learn(&mut self, sample: &Sample) {
+        let interval = &sample.interval;
+        let gauges = &sample.gauges;
+        let full = gauges.channel_capacity > 0 && gauges.channel_messages >= gauges.channel_capacity / 2;
+        let quota = cores(gauges.cpu_quota_nanos);
+        let cpu_bound = quota > 0.0 && interval.cores() >= CPU_BOUND * quota;
+        if interval.blocked_fraction() < THROUGHOUT || !(full || cpu_bound) {
+            return;
+        }
+        let batch = interval.batch().max(1.0);
+        let modelled = Costs::measure(std::iter::once(interval)).and_then(|costs| costs.rate(batch, quota));
+        let Some(modelled) = modelled else { return };
+        let seen = (interval.acked_rate() / modelled * 1_000.0)
+            .clamp(f64::from(*CORRECTION.start()), f64::from(*CORRECTION.end()));
+        let smoothed = f64::from(self.0) + SMOOTHING * (seen - f64::from(self.0));
+        self.0 = smoothed.round() as u32;
+    }
+}
+
+/// What one broker can do, from its own intervals.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct Capacity {
+    /// `mu`, messages a second: the mean over the brokers, weighted by what they carried, since the estimate of a
+    /// broker that carries little is the least certain.
+    pub per_broker: f64,
+    /// The highest over the lowest estimate among the brokers; at least 1.
+    pub spread: f64,
+}
+
+/// The capacity of a broker over what `samples` picks of each history: `min(mu_log, mu_cpu) * k`. `None` where
+/// nothing was acknowledged.
+pub fn estimate<'a, S, I>(
+    histories: &[&'a History],
+    samples: S,
+    channel: &ChannelPolicy,
+    correction: Correction,
+) -> Option<Capacity>
+where
+    S: Fn(&'a History) -> I,
+    I: Iterator<Item = &'a Sample> + Clone,
+{
+    let (mut weighted, mut weight) = (0.0, 0.0);
+    let (mut lowest, mut highest) = (f64::INFINITY, 0.0_f64);
+    for &history in histories {
+        let intervals = samples(history).map(|sample| &sample.interval);
+        let Some(costs) = Costs::measure(intervals.clone()) else {
+            continue;
+        };
+        let quota = history.latest(0).map_or(0.0, |s| cores(s.gauges.cpu_quota_nanos));
+        let Some(rate) = costs.rate(costs.largest_batch(channel), quota) else {
+            continue;
+        };
+        let acked = Interval::sum(intervals).map_or(0.0, |total| total.acked as f64);
+        weighted += rate * acked;
+        weight += acked;
+        lowest = lowest.min(rate);
+        highest = highest.max(rate);
+    }
+    let per_broker = weighted / weight * correction.factor();
+    (per_broker.is_finite() && per_broker > 0.0).then_some(Capacity {
+        per_broker,
+        spread: highest / lowest,
+    })
+}
+
+/// How busy a broker was, 0 to 1 and more: by what it acknowledged of what it can, or by its CPU.
+pub fn busy(interval: &Interval, gauges_quota_nanos: u64, capacity: Option<f64>) -> f64 {
+    let by_rate = capacity.map_or(0.0, |capacity| interval.acked_rate() / capacity);
+    let quota = cores(gauges_quota_nanos);
+    let by_cpu = if quota > 0.0 {
+        interval.cores() / quota
+    } else {
+        0.0
+    };
+    by_rate.max(by_cpu)
+}

@@ -1,0 +1,128 @@
+//! What publishers would send if nothing held them back, and how many brokers that takes.
+
+use super::capacity::busy;
+use super::counters::Interval;
+use super::policy::AutoscalingPolicy;
+use super::window::{History, Sample};
+
+/// The most that blocked time may hide of the demand: at 0.9, ten times what is accepted.
+pub const MOST_HIDDEN: f64 = 0.9;
+
+/// How busy a broker must be for its publishers' blocked time to speak for more brokers. Where it is less,
+/// they are held back by something else, such as a channel that is too small for the moment.
+const BUSY_ENOUGH: f64 = 0.5;
+
+/// What all brokers together felt over the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// Messages accepted a second.
+    pub accepted: f64,
+    /// Messages acknowledged a second.
+    pub acked: f64,
+    /// `b`: the part of their active time that publishers spent without credit at brokers that were busy or that
+    /// acknowledged nothing; at most [`MOST_HIDDEN`].
+    pub hidden: f64,
+    /// The part of their active time that publishers spent without credit, whatever the reason, 0 to 1.
+    pub blocked: f64,
+    /// Consumers that had messages waiting and no credit, on average.
+    pub starved: f64,
+    /// How busy the busiest broker was.
+    pub busiest: f64,
+    /// How many brokers are in it.
+    pub brokers: u32,
+}
+
+impl Reading {
+    /// Adds up what `samples` picks of each broker's history, against what a broker can do (messages a second).
+    /// `None` where it picks nothing.
+    ///
+    /// `span` is the time in seconds that all of it is taken over: a broker that was there for a part of it only
+    /// counts for that part, or load that moves between brokers would count twice. Without it, each broker's rates
+    /// are over its own time.
+    pub fn take<'a, S, I>(
+        histories: &[&'a History],
+        samples: S,
+        capacity: Option<f64>,
+        span: Option<f64>,
+    ) -> Option<Self>
+    where
+        S: Fn(&'a History) -> I,
+        I: Iterator<Item = &'a Sample> + Clone,
+    {
+        let mut reading = Self::default();
+        let (mut blocked, mut hidden, mut active) = (0.0, 0.0, 0.0);
+        for &history in histories {
+            let picked = samples(history);
+            let intervals = picked.clone().map(|sample| &sample.interval);
+            let Some(total) = Interval::sum(intervals) else {
+                continue;
+            };
+            let quota = history.latest(0).map_or(0, |s| s.gauges.cpu_quota_nanos);
+            let busy = busy(&total, quota, capacity);
+            let part = span.map_or(1.0, |span| total.seconds() / span);
+            reading.accepted += total.accepted_rate() * part;
+            reading.acked += total.acked_rate() * part;
+            reading.starved += total.starved_consumers() * part;
+            reading.busiest = reading.busiest.max(busy);
+            reading.brokers += 1;
+            let streams = total.blocked_streams().min(total.active_streams()) * part;
+            blocked += streams;
+            active += total.active_streams() * part;
+            if busy >= BUSY_ENOUGH || total.acked == 0 {
+                hidden += streams;
+            }
+        }
+        if active > 0.0 {
+            reading.blocked = blocked / active;
+            reading.hidden = (hidden / active).min(MOST_HIDDEN);
+        }
+        (reading.brokers > 0).then_some(reading)
+    }
+
+    /// `accepted / (1 - b)`, in messages a second. The true rate of Flink's autoscaler (DS2, OSDI 2018, adapted to
+    /// blocked time), with what backpressure hides bounded.
+    pub fn demand(&self) -> f64 {
+        self.accepted / (1.0 - self.hidden)
+    }
+
+    /// Whether blocked time hides so much that the demand is only known to be at least this.
+    pub fn is_censored(&self) -> bool {
+        self.hidden >= MOST_HIDDEN
+    }
+}
+
+/// What the number of brokers is computed from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sizing {
+    /// Messages a second.
+    pub demand: f64,
+    /// Messages a second that one broker can do.
+    pub capacity: f64,
+    /// Messages in the channels.
+    pub queued: f64,
+    /// Brokers that serve.
+    pub ready: u32,
+    /// Seconds until a broker that is decided on now serves.
+    pub start_seconds: f64,
+}
+
+impl Sizing {
+    /// What will have piled up when new brokers serve: `Q + max(0, demand - mu * ready) * startTime`.
+    pub fn debt(&self) -> f64 {
+        let short = self.demand - self.capacity * f64::from(self.ready);
+        self.queued + short.max(0.0) * self.start_seconds
+    }
+
+    /// `N* = max(demand / target, demand + debt / catchUp) / mu`, not rounded. `None` for what is no number.
+    pub fn brokers(&self, policy: &AutoscalingPolicy) -> Option<f64> {
+        let steady = self.demand / policy.target_utilization();
+        let catching_up = self.demand + self.debt() / policy.catch_up_seconds();
+        let brokers = steady.max(catching_up) / self.capacity;
+        (brokers.is_finite() && brokers >= 0.0).then_some(brokers)
+    }
+}
+
+/// A number of brokers, rounded up; a hair above a whole number is that number.
+pub fn whole(brokers: f64) -> u32 {
+    (brokers - 1e-9).ceil().clamp(0.0, f64::from(u32::MAX)) as u32
+}

@@ -1,0 +1,255 @@
+//! What each broker did over the last minute.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::counters::{BrokerCounters, BrokerGauges, Interval, difference};
+use super::observed::{Observed, Report};
+use super::time::Time;
+
+/// Over what time the brokers are looked at.
+pub const WINDOW: Duration = Duration::from_secs(60);
+
+/// Reports closer than this to the one before are left for the next one: a rate over an instant is noise.
+const SHORTEST_NANOS: u64 = 250_000_000;
+
+/// An interval, when its end was received, and the gauges at its end.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// When its end was received.
+    pub end: Time,
+    /// What happened in it.
+    pub interval: Interval,
+    /// The gauges of the report that ended it.
+    pub gauges: BrokerGauges,
+}
+
+impl Sample {
+    /// When it began, by the caller's clock.
+    pub fn start(&self) -> Time {
+        self.end - Duration::from_nanos(self.interval.nanos)
+    }
+}
+
+/// One broker's last minute.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct History {
+    last: Option<BrokerCounters>,
+    samples: VecDeque<Sample>,
+}
+
+impl History {
+    /// Takes in a report; the same one again changes nothing. Returns the sample it completed.
+    ///
+    /// A report of another boot, or with a counter that fell, completes none, and neither does one after more
+    /// than a window of silence; what was measured before stays true.
+    fn take(&mut self, report: &Report) -> Option<Sample> {
+        let current = report.counters;
+        let Some(last) = self.last else {
+            self.last = Some(current);
+            return None;
+        };
+        let same_boot = last.boot_id == current.boot_id;
+        if same_boot && current.uptime_nanos < last.uptime_nanos.saturating_add(SHORTEST_NANOS) {
+            return None;
+        }
+        self.last = Some(current);
+        let interval =
+            difference(&last, &current).filter(|interval| Duration::from_nanos(interval.nanos) <= WINDOW)?;
+        let sample = Sample {
+            end: report.received,
+            interval,
+            gauges: report.gauges,
+        };
+        self.samples.push_back(sample);
+        Some(sample)
+    }
+
+    fn prune(&mut self, now: Time) {
+        for sample in &mut self.samples {
+            sample.end = sample.end.min(now);
+        }
+        self.samples.retain(|sample| now.since(sample.end) < WINDOW);
+    }
+
+    /// The sample that is `back` before the newest one.
+    pub fn latest(&self, back: usize) -> Option<&Sample> {
+        self.samples.iter().rev().nth(back)
+    }
+
+    /// The newest `count` samples.
+    pub fn newest(&self, count: usize) -> impl Iterator<Item = &Sample> + Clone {
+        self.samples.iter().rev().take(count)
+    }
+
+    /// The samples that lie wholly after `start`.
+    pub fn since(&self, start: Time) -> impl Iterator<Item = &Sample> + Clone {
+        self.samples.iter().filter(move |sample| sample.start() >= start)
+    }
+
+    /// How many samples lie wholly after `start`.
+    pub fn count_since(&self, start: Time) -> usize {
+        self.since(start).count()
+    }
+}
+
+/// The last minute of all brokers, those included that were removed in it: their load has gone to others.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(transparent)]
+pub struct Histories(BTreeMap<String, History>);
+
+impl Histories {
+    /// Takes in the reports and forgets brokers that left more than a window ago. Returns the samples that were
+    /// completed.
+    pub fn take(&mut self, observed: &Observed, now: Time) -> Vec<Sample> {
+        let mut completed = Vec::new();
+        for broker in &observed.brokers {
+            if let Some(report) = &broker.report {
+                let history = self.0.entry(broker.name.clone()).or_default();
+                completed.extend(history.take(report));
+            }
+        }
+        for history in self.0.values_mut() {
+            history.prune(now);
+        }
+        self.0.retain(|name, history| {
+            !history.samples.is_empty() || observed.brokers.iter().any(|broker| broker.name == *name)
+        });
+        completed
+    }
+
+    /// The histories of all brokers.
+    pub fn all(&self) -> Vec<&History> {
+        self.0.values().collect()
+    }
+
+    /// From the start of the oldest to the end of the newest sample wholly after `start`.
+    pub fn span_since(&self, start: Time) -> Duration {
+        let samples = || self.0.values().flat_map(move |history| history.since(start));
+        let newest = samples().map(|sample| sample.end).max();
+        let oldest = samples().map(Sample::start).min();
+        newest
+            .zip(oldest)
+            .map_or(Duration::ZERO, |(newest, oldest)| newest.since(oldest))
+    }
+
+    /// The histories of the ready brokers whose last report is fresh and that have any sample, in the order of
+    /// the brokers.
+    pub fn measured<'a>(
+        &'a self,
+        observed: &'a Observed,
+        staleness: Duration,
+        now: Time,
+    ) -> Vec<&'a History> {
+        observed
+            .ready()
+            .filter(|broker| broker.report.is_some_and(|r| r.is_fresh(staleness, now)))
+            .filter_map(|broker| self.0.get(&broker.name))
+            .filter(|history| !history.samples.is_empty())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scaling::observed::ObservedBroker;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn report(at: u64, boot_id: u64, uptime_nanos: u64, acked: u64) -> Report {
+        Report {
+            received: Time::from_millis(at * 1_000),
+            counters: BrokerCounters {
+                boot_id,
+                uptime_nanos,
+                acked_messages: acked,
+                ..BrokerCounters::default()
+            },
+            gauges: BrokerGauges::default(),
+        }
+    }
+
+    fn observed(report: Report) -> Observed {
+        Observed {
+            brokers: vec![ObservedBroker {
+                name: "orders-0".into(),
+                ready: true,
+                report: Some(report),
+            }],
+            ..Observed::default()
+        }
+    }
+
+    #[test]
+    fn nothing_is_measured_across_a_restart_of_the_broker() {
+        let mut history = History::default();
+        assert_eq!(history.take(&report(1, 1, SECOND, 100)), None);
+        assert!(history.take(&report(2, 1, 2 * SECOND, 200)).is_some());
+        assert_eq!(history.take(&report(3, 2, SECOND, 10)), None);
+        assert_eq!(
+            history
+                .take(&report(4, 2, 2 * SECOND, 30))
+                .unwrap()
+                .interval
+                .acked,
+            20
+        );
+        assert_eq!(history.latest(1).unwrap().interval.acked, 100);
+    }
+
+    #[test]
+    fn duplicates_and_late_reports_change_nothing() {
+        let mut history = History::default();
+        history.take(&report(1, 1, SECOND, 100));
+        history.take(&report(2, 1, 2 * SECOND, 200));
+        let before = history.clone();
+        history.take(&report(3, 1, 2 * SECOND, 200));
+        history.take(&report(3, 1, SECOND, 100));
+        history.take(&report(3, 1, 2 * SECOND + SECOND / 100, 210));
+        assert_eq!(history, before);
+    }
+
+    #[test]
+    fn what_is_older_than_the_window_is_forgotten_and_a_long_silence_is_no_interval() {
+        let mut histories = Histories::default();
+        for second in 1..=100 {
+            let now = Time::from_millis(second * 1_000);
+            histories.take(&observed(report(second, 1, second * SECOND, second)), now);
+        }
+        assert_eq!(histories.0["orders-0"].samples.len(), 60);
+        let now = Time::from_millis(900_000);
+        assert!(
+            histories
+                .take(&observed(report(900, 1, 900 * SECOND, 900)), now)
+                .is_empty()
+        );
+        assert_eq!(histories.0["orders-0"].samples.len(), 0);
+    }
+
+    #[test]
+    fn a_broker_that_left_counts_for_as_long_as_its_samples_do() {
+        let mut histories = Histories::default();
+        for second in 1..=10 {
+            let now = Time::from_millis(second * 1_000);
+            histories.take(&observed(report(second, 1, second * SECOND, second)), now);
+        }
+        let nobody = Observed::default();
+        histories.take(&nobody, Time::from_millis(60_000));
+        assert_eq!(histories.all().len(), 1);
+        histories.take(&nobody, Time::from_millis(70_000));
+        assert_eq!(histories.all().len(), 0);
+    }
+
+    #[test]
+    fn a_stale_report_and_one_from_the_future_do_not_count() {
+        let staleness = Duration::from_secs(15);
+        let at = |second: u64| Time::from_millis(second * 1_000);
+        let received = report(100, 1, SECOND, 1);
+        assert!(received.is_fresh(staleness, at(115)));
+        assert!(!received.is_fresh(staleness, at(116)));
+        assert!(!received.is_fresh(staleness, at(50)));
+    }
+}
