@@ -3,7 +3,13 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends")]
 
-use std::{env, process::Command, time::Duration};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+    time::Duration,
+};
 
 use k8s_openapi::{
     api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -91,11 +97,18 @@ impl ApiServer {
 
     /// Runs kubectl in this namespace; its standard output, or its standard error.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
-        let output = Command::new("kubectl")
-            .args(["--kubeconfig", &kubeconfig(), "--namespace", &self.namespace])
+        let mut scoped = vec!["--namespace", self.namespace.as_str()];
+        scoped.extend(arguments);
+        self.kubectl_anywhere(&scoped)
+    }
+
+    /// Runs kubectl in whatever namespaces the arguments say; its standard output, or its standard error.
+    pub fn kubectl_anywhere(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = tool("kubectl")
+            .args(["--kubeconfig", &kubeconfig()])
             .args(arguments)
             .output()
-            .expect("kubectl is on the PATH; run the tests with `make test`");
+            .expect("kubectl starts");
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         // kubectl says this of whatever was made by server-side apply before, which is how the tests install.
         let known = "is missing the kubectl.kubernetes.io/last-applied-configuration annotation";
@@ -167,6 +180,31 @@ pub fn merge(base: &mut Value, over: &Value) {
         }
         (base, over) => *base = over.clone(),
     }
+}
+
+/// kubectl or helm: the one on the PATH, else the one that the development cluster has built.
+pub fn tool(name: &str) -> Command {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let on_path =
+        env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|folder| folder.join(name).is_file());
+    if on_path {
+        return Command::new(name);
+    }
+    let built = BUILT.get_or_init(|| {
+        let cluster = Path::new(env!("CARGO_MANIFEST_DIR")).join("dev/cluster/cluster");
+        let output = Command::new(cluster)
+            .arg("build")
+            .output()
+            .expect("dev/cluster/cluster starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success(),
+            "dev/cluster/cluster build fails: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        PathBuf::from(text.lines().last().expect("the folder of the programs"))
+    });
+    Command::new(built.join(name))
 }
 
 /// The path of the kubeconfig that the tests were given.
