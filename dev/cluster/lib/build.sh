@@ -69,6 +69,7 @@ build_pause() {
 # programs. Only one build runs at a time; a second waits for the first.
 build_programs() {
   local cache
+  command -v go >/dev/null || die "this needs Go, 1.26 or newer"
   cache=$(cache_dir)
   mkdir -p "$cache"
   local kubernetes provisioner pause names
@@ -81,7 +82,6 @@ build_programs() {
   BIN=$cache/bin-$(printf '%s\n' "${names[@]}" | sha256sum | cut -c1-12)
   [[ ! -d $BIN ]] || return 0
 
-  command -v go >/dev/null || die "this needs Go, 1.26 or newer"
   install_packages "${BUILD_PROGRAMS[@]}"
   local build_lock
   exec {build_lock}>"$cache/lock"

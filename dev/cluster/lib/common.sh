@@ -68,7 +68,7 @@ need_root() { ((EUID == 0)) || die "this needs root (namespaces, mounts, cgroups
 node_number() {
   local number=${1#node-} nodes
   nodes=$(setting nodes)
-  [[ $number =~ ^[1-9]$ ]] && ((number <= ${nodes:-0})) ||
-    die "no node '$1': the cluster '$NAME' has ${nodes:-0} nodes"
+  { [[ $number =~ ^[1-9]$ ]] && ((number <= ${nodes:-0})); } ||
+    die "no node '$1': the cluster '$NAME' has ${nodes:-0}"
   echo "$number"
 }

@@ -8,6 +8,9 @@ up() {
   if is_whole; then
     if [[ $(setting kind) == "$wanted" ]] || { [[ ! $nodes$api_only && $(setting nodes) ]]; }; then
       say "the cluster '$NAME' already runs: $(setting kind)"
+      heal_all
+      build_programs
+      [[ $(setting programs) == "$BIN" ]] || say "of other versions than are wanted now: cluster down, and up, for those"
       return
     fi
     die "the cluster '$NAME' already runs, but as: $(setting kind)
@@ -27,6 +30,7 @@ or leave it and make another beside it: --name OTHER"
   STARTED=${EPOCHREALTIME/,/.} # the time to build and install is not the start's
   mkdir -p "$STATE"/{settings,processes,logs}
   setting kind "$wanted"
+  setting programs "$BIN"
   if [[ $api_only ]]; then
     up_api "$controllers"
   else
@@ -34,6 +38,15 @@ or leave it and make another beside it: --name OTHER"
   fi
   setting whole yes
   step "ready: export KUBECONFIG=$KUBECONFIG_FILE"
+}
+
+# heal_all: a test that was cut short may have left a node cut off.
+heal_all() {
+  local n nodes
+  nodes=$(setting nodes)
+  for ((n = 1; n <= ${nodes:-0}; n++)); do
+    ! is_partitioned "$n" || heal "$n"
+  done
 }
 
 kind_of_cluster() {
@@ -134,7 +147,7 @@ remove_cluster() {
 
 # status: what runs; fails unless all of it does.
 status() {
-  local part pid n
+  local part pid n nodes
   if [[ ! -d $STATE ]]; then
     say "there is no cluster '$NAME'; make it with: cluster up"
     return 1
@@ -150,7 +163,8 @@ status() {
       printf '%-26s %8s\n' "$part" "ENDED"
     fi
   done
-  for ((n = 1; n <= $(setting nodes | grep . || echo 0); n++)); do
+  nodes=$(setting nodes)
+  for ((n = 1; n <= ${nodes:-0}; n++)); do
     ! is_partitioned "$n" || printf '\nnode-%d is partitioned; to undo: cluster heal node-%d\n' "$n" "$n"
   done
   is_whole || {

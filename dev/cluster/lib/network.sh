@@ -17,15 +17,18 @@ node_address() { echo "10.240.$(setting subnet).1$1"; }
 host_address() { echo "10.240.$(setting subnet).1"; }
 host_link() { echo "sluice$(setting subnet)"; }
 
-# choose_subnet: the first that no address of this machine is in.
-choose_subnet() {
+# make_host_link: with the first subnet that no address of this machine is in.
+make_host_link() {
   local k addresses
   addresses=$(ip -4 -o addr show)
   for k in {0..250}; do
-    if [[ $addresses != *" 10.240.$k."* ]] && [[ ! -e /sys/class/net/sluice$k ]]; then
-      setting subnet "$k"
-      return
-    fi
+    [[ $addresses != *" 10.240.$k."* ]] || continue
+    # Fails if another cluster has just taken it.
+    ip link add "sluice$k" type veth peer name uplink netns "$PREFIX-net" 2>/dev/null || continue
+    setting subnet "$k"
+    ip addr add "$(host_address)/24" dev "$(host_link)"
+    ip link set "$(host_link)" up
+    return
   done
   die "no subnet of 10.240.0.0/16 is free"
 }
@@ -33,11 +36,8 @@ choose_subnet() {
 # make_network NODES
 make_network() {
   local nodes=$1 n m node net=$PREFIX-net
-  choose_subnet
   ip netns add "$net"
-  ip link add "$(host_link)" type veth peer name uplink netns "$net"
-  ip addr add "$(host_address)/24" dev "$(host_link)"
-  ip link set "$(host_link)" up
+  make_host_link
   ip -n "$net" -batch - <<-END
 	link add br0 type bridge
 	link set lo up
@@ -104,7 +104,7 @@ own_pids() {
   done
 }
 
-# partition N, heal N: cut and restore the link of a node.
+# partition_node N, heal_node N: cut and restore the link of a node.
 partition_node() { ip -n "$PREFIX-net" link set "u$1" down; }
 heal_node() { ip -n "$PREFIX-net" link set "u$1" up; }
 is_partitioned() { ! ip -n "$PREFIX-net" -o link show "u$1" | grep -q '[<,]UP[,>]'; }

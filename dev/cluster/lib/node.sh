@@ -96,7 +96,8 @@ ctr() {
 
 load_pause_image() {
   wait_until 20 "containerd of node-$1" ctr "$1" version
-  ctr "$1" images import "$PAUSE_ARCHIVE" >/dev/null
+  ctr "$1" images import "$PAUSE_ARCHIVE" >>"$STATE/logs/load-image-$1.log" 2>&1 ||
+    die "node-$1: $(<"$STATE/logs/load-image-$1.log")"
 }
 
 start_kubelet() {

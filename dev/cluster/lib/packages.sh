@@ -15,7 +15,7 @@ install_packages() {
     command -v "${pair%%:*}" >/dev/null || [[ -e ${pair%%:*} ]] || missing+=("${pair#*:}")
   done
   ((${#missing[@]})) || return 0
-  command -v apt-get >/dev/null && ((EUID == 0)) || die "please install: ${missing[*]}"
+  { command -v apt-get >/dev/null && ((EUID == 0)); } || die "please install: ${missing[*]}"
   say "installing ${missing[*]}"
   local log
   log=$(mktemp)

@@ -9,6 +9,7 @@
 # one is given, with its output in STATE/logs/PART.log.
 start() {
   local part=$1 enter=() cgroups=""
+  { printf 'start' && printf ' %q' "$@"; } >"$STATE/processes/$part.command"
   shift
   if [[ $1 != -- ]]; then
     cgroups=$(cgroup_folders "$PREFIX-$1/system")
@@ -16,9 +17,10 @@ start() {
     shift
   fi
   shift
-  printf '%q ' "$@" >"$STATE/processes/$part.command"
   rm -f "$STATE/processes/$part"
+  # shellcheck disable=SC2016 # expanded by the process itself
   RECORD=$STATE/processes/$part CGROUPS=$cgroups LOCK=$LOCK setsid bash -c '
+    set -e
     for folder in $CGROUPS; do echo $$ >"$folder/cgroup.procs"; done
     '"$(declare -f started)"'
     echo "$$ $(started $$)" >"$RECORD"
@@ -35,7 +37,8 @@ start() {
 started() {
   local stat
   { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
-  set -- ${stat##*) }      # the fields after the name, which is in brackets
+  # shellcheck disable=SC2086 # one argument a field
+  set -- ${stat##*) }          # the fields after the name, which is in brackets
   [[ $1 != [ZX] ]] || return 1 # dead, only not yet reaped
   echo "${20} $(</proc/sys/kernel/random/boot_id)"
 }
@@ -51,8 +54,9 @@ pid_of() {
 # parts: the names of all that was started, oldest first.
 parts() {
   local file
+  # shellcheck disable=SC2045 # all the names are ours
   for file in $(ls -tr "$STATE/processes" 2>/dev/null); do
-    [[ $file == *.command ]] || echo "$file"
+    [[ $file != *.command ]] || echo "${file%.command}"
   done
 }
 
@@ -62,12 +66,26 @@ dead_parts() {
   for part in $(parts); do pid_of "$part" >/dev/null || echo "$part"; done
 }
 
+# stop_part PART, start_part PART: for tests of what happens without one.
+stop_part() {
+  local pid
+  [[ -e $STATE/processes/${1:-none}.command ]] || die "no part '${1:-}'; there are: $(parts | tr '\n' ' ')"
+  pid=$(pid_of "$1") || return 0
+  kill -KILL "$pid"
+  wait_until 10 "the end of $1" part_ended "$1"
+}
+start_part() {
+  [[ -e $STATE/processes/${1:-none}.command ]] || die "no part '${1:-}'; there are: $(parts | tr '\n' ' ')"
+  # shellcheck source=/dev/null
+  pid_of "$1" >/dev/null || . "$STATE/processes/$1.command"
+}
+
 # kill_parts: ends whatever was started and still runs, at once: nothing that
 # it could still write is kept.
 kill_parts() {
   local part pid
   for part in $(parts); do
-    pid=$(pid_of "$part") && kill -KILL "$pid" 2>/dev/null || true
+    if pid=$(pid_of "$part"); then kill -KILL "$pid" 2>/dev/null || true; fi
   done
   for part in $(parts); do wait_until 10 "the end of $part" part_ended "$part"; done
 }

@@ -13,6 +13,8 @@ set_source() {
       SOURCE=kind
     fi
   fi
+  # `--api-only` is always built here, whatever the nodes come from.
+  [[ $(setting kind) != API* ]] || SOURCE=built
   case $SOURCE in
     existing | kind | built) ;;
     *) die "SLUICE_CLUSTER is 'existing', 'kind' or 'built', not '$SOURCE'" ;;
@@ -39,12 +41,12 @@ kind_up() {
         printf '  labels: {topology.kubernetes.io/zone: zone-%d}\n' "$n"
       done
     } >"$STATE/kind.yaml"
-    kind create cluster --name "$PREFIX" --config "$STATE/kind.yaml" --kubeconfig "$STATE/kubeconfig" --wait 120s
+    kind create cluster --name "$PREFIX" --config "$STATE/kind.yaml" --kubeconfig "$KUBECONFIG_FILE" --wait 120s
   fi
-  kind export kubeconfig --name "$PREFIX" --kubeconfig "$STATE/kubeconfig"
+  kind export kubeconfig --name "$PREFIX" --kubeconfig "$KUBECONFIG_FILE"
 }
 
 kind_down() {
-  kind delete cluster --name "$PREFIX" --kubeconfig "$STATE/kubeconfig"
+  kind delete cluster --name "$PREFIX" --kubeconfig "$KUBECONFIG_FILE"
   rm -rf "$STATE"
 }

@@ -1,16 +1,23 @@
 # Working with a cluster: its tools, commands inside it, images.
 
-# set_tools: BIN and KUBECONFIG for a cluster, wherever it comes from.
+# set_tools: PATH and KUBECONFIG for a cluster, wherever it comes from.
 set_tools() {
-  build_programs
-  export PATH=$BIN:$PATH
+  # A machine with a cluster of its own likely has its tools as well.
+  if [[ $SOURCE == built ]] || ! have kubectl helm grpcurl; then
+    build_programs
+    export PATH=$BIN:$PATH
+  fi
   case $SOURCE in
     built)
       [[ -e $KUBECONFIG_FILE ]] || die "there is no cluster '$NAME'; make it with: cluster up"
       export KUBECONFIG=$KUBECONFIG_FILE
       ;;
-    kind) export KUBECONFIG=$STATE/kubeconfig ;;
+    kind) export KUBECONFIG=$KUBECONFIG_FILE ;;
   esac
+}
+have() {
+  local program
+  for program in "$@"; do command -v "$program" >/dev/null || return 1; done
 }
 
 # run_in NODE COMMAND...: in the network of a node, with the names of Services
@@ -45,7 +52,7 @@ load_image() {
       return
       ;;
   esac
-  local n pids=() archive
+  local n pid pids=() archive
   build_programs
   archive=$(realpath "$1")
   [[ $(setting nodes) ]] || die "the cluster '$NAME' has no nodes to load an image into"
@@ -58,7 +65,7 @@ load_image() {
     n=$((n + 1))
     wait "$pid" || die "node-$n: $(<"$STATE/logs/load-image-$n.log")"
   done
-  cat "$STATE/logs/load-image-1.log"
+  grep -E '\bsaved\b' "$STATE/logs/load-image-1.log" >&2 || true
 }
 
 partition() {
@@ -80,5 +87,6 @@ heal() {
 # print_env: for `eval "$(cluster env)"`.
 print_env() {
   set_tools
-  printf 'export KUBECONFIG=%q\nexport PATH=%q:"$PATH"\n' "${KUBECONFIG:-}" "$BIN"
+  [[ ! ${KUBECONFIG:-} ]] || printf 'export KUBECONFIG=%q\n' "$KUBECONFIG"
+  [[ ! ${BIN:-} ]] || printf 'export PATH=%q:"$PATH"\n' "$BIN"
 }
