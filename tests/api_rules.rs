@@ -2,93 +2,15 @@
 //! alone and with its message.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends")]
-#![allow(clippy::needless_pass_by_value, reason = "the table reads better so")]
 
 #[path = "support/apiserver.rs"]
 mod apiserver;
+#[path = "support/rules.rs"]
+mod rules;
 
-use apiserver::{ApiServer, Kind, causes, merge};
-use serde_json::{Value, json};
-
-/// A rule, and what it is tried with. Every object is laid over the smallest valid one of its kind.
-struct Case {
-    kind: Kind,
-    /// What is there before, for a rule about changes.
-    before: Option<Value>,
-    accepted: Value,
-    refused: Value,
-    /// A part of the message that belongs to no other rule.
-    message: &'static str,
-}
-
-/// A rule about an object.
-fn holds(kind: Kind, accepted: Value, refused: Value, message: &'static str) -> Case {
-    Case {
-        kind,
-        before: None,
-        accepted,
-        refused,
-        message,
-    }
-}
-
-/// A rule about the spec of an object.
-fn spec(kind: Kind, accepted: Value, refused: Value, message: &'static str) -> Case {
-    holds(
-        kind,
-        json!({ "spec": accepted }),
-        json!({ "spec": refused }),
-        message,
-    )
-}
-
-/// A rule about a change of the spec.
-fn change(kind: Kind, before: Value, accepted: Value, refused: Value, message: &'static str) -> Case {
-    Case {
-        before: Some(json!({ "spec": before })),
-        ..spec(kind, accepted, refused, message)
-    }
-}
-
-impl Case {
-    async fn check(&self) {
-        let server = ApiServer::new().await;
-        if let Some(before) = &self.before {
-            server
-                .create(self.kind, before, false)
-                .await
-                .expect("what is there before is valid");
-        }
-        let accepted = self.submit(&server, &self.accepted).await;
-        assert!(
-            accepted.is_ok(),
-            "refused: {:#?}",
-            accepted.map_err(|status| causes(&status))
-        );
-        let refused = self
-            .submit(&server, &self.refused)
-            .await
-            .expect_err("must be refused");
-        assert_eq!(refused.code, 422, "{refused:?}");
-        let causes = causes(&refused);
-        assert!(
-            causes.len() == 1 && causes[0].contains(self.message),
-            "must be refused for {:?} alone: {causes:#?}",
-            self.message
-        );
-    }
-
-    async fn submit(&self, server: &ApiServer, object: &Value) -> Result<(), kube::core::Status> {
-        match &self.before {
-            Some(before) => {
-                let mut after = before.clone();
-                merge(&mut after, object);
-                server.replace(self.kind, &after, true).await.map(drop)
-            }
-            None => server.create(self.kind, object, true).await.map(drop),
-        }
-    }
-}
+use apiserver::Kind;
+use rules::{Case, change, holds, messages, spec};
+use serde_json::json;
 
 /// Makes a test of each case, and a list of all.
 macro_rules! cases {
@@ -461,30 +383,6 @@ cases! {
         json!({"maxDeliveries": 0, "deadLetterTopic": "dead"}),
         "deadLetterTopic is never used while maxDeliveries is 0"
     ),
-}
-
-/// The messages of every rule in `schema` and below.
-fn messages(schema: &Value, found: &mut Vec<String>) {
-    match schema {
-        Value::Object(fields) => {
-            for rule in fields
-                .get("x-kubernetes-validations")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-            {
-                found.push(
-                    rule["message"]
-                        .as_str()
-                        .expect("every rule has a message")
-                        .to_owned(),
-                );
-            }
-            fields.values().for_each(|field| messages(field, found));
-        }
-        Value::Array(items) => items.iter().for_each(|item| messages(item, found)),
-        _ => {}
-    }
 }
 
 #[test]

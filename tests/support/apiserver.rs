@@ -30,6 +30,9 @@ pub const KUBECONFIG: &str = "SLUICE_TEST_KUBECONFIG";
 static INSTALLED: OnceCell<()> = OnceCell::const_new();
 
 /// A namespace in a real API server that has both definitions.
+///
+/// It stays when the test ends, to be looked at; the API server is the tests' own. Elsewhere:
+/// `kubectl delete namespace -l sluice.dev/test`.
 pub struct ApiServer {
     /// Speaks to the API server as its administrator.
     pub client: Client,
@@ -42,9 +45,10 @@ impl ApiServer {
     pub async fn new() -> Self {
         let client = client().await;
         INSTALLED.get_or_init(|| install(client.clone())).await;
-        let namespace: Namespace =
-            serde_json::from_value(json!({"metadata": {"generateName": "sluice-test-"}}))
-                .expect("a namespace");
+        let namespace: Namespace = serde_json::from_value(json!({"metadata": {
+            "generateName": "sluice-test-", "labels": {"sluice.dev/test": "api"}
+        }}))
+        .expect("a namespace");
         let created = Api::all(client.clone())
             .create(&PostParams::default(), &namespace)
             .await;
