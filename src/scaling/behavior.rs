@@ -51,12 +51,28 @@ impl Behavior {
             && wanted >= current * (1.0 - f64::from(self.scale_down.tolerance_percent) / 100.0)
     }
 
+    /// `wanted` brokers (a fraction) as a whole number, seen from `current`.
+    ///
+    /// Rounded up, but a small part of the tolerance is forgiven first: more of it upwards than downwards, so
+    /// that noise around a whole number never leads up and down again.
+    pub fn round(&self, current: u32, wanted: f64) -> u32 {
+        let tolerance = f64::from(self.scale_up.tolerance_percent.min(100)) / 100.0;
+        let up = whole(wanted * (1.0 - 0.5 * tolerance));
+        let down = whole(wanted * (1.0 - 0.2 * tolerance));
+        if up > current { up } else { down.min(current) }
+    }
+
     fn longest_period(&self) -> Duration {
         let periods = |rules: &ScalingRules| rules.policies.iter().map(|p| p.period).max();
         periods(&self.scale_up)
             .max(periods(&self.scale_down))
             .unwrap_or_default()
     }
+}
+
+/// Rounded up; a hair above a whole number is that number.
+fn whole(brokers: f64) -> u32 {
+    (brokers - 1e-9).ceil().clamp(0.0, f64::from(u32::MAX)) as u32
 }
 
 /// How fast to scale one way.
@@ -242,5 +258,124 @@ impl Recommendations {
         current
             .max(lowest.unwrap_or(current))
             .min(highest.unwrap_or(current))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: u64) -> Time {
+        Time::from_millis(second * 1_000)
+    }
+
+    fn policy(kind: RatePolicyKind, value: u32, seconds: u64) -> RatePolicy {
+        RatePolicy {
+            kind,
+            value,
+            period: Duration::from_secs(seconds),
+        }
+    }
+
+    fn rules(select_policy: SelectPolicy, policies: &[RatePolicy]) -> ScalingRules {
+        ScalingRules {
+            stabilization_window: Duration::ZERO,
+            tolerance_percent: 10,
+            select_policy,
+            policies: policies.to_vec(),
+        }
+    }
+
+    /// Kubernetes' documentation, "Scaling policies": 4 pods or 10 percent a minute, whichever is more, so 80 replicas
+    /// go down by 8, then 8 (7.2 rounded up), and below 40 by 4.
+    #[test]
+    fn scaling_down_by_the_larger_of_pods_and_percent_is_as_published() {
+        let policies = [
+            policy(RatePolicyKind::Pods, 4, 60),
+            policy(RatePolicyKind::Percent, 10, 60),
+        ];
+        let events = ScaleEvents::default();
+        for (current, limit) in [(80, 72), (72, 64), (40, 36), (39, 35), (36, 32), (10, 6), (3, 0)] {
+            let rules = rules(SelectPolicy::Max, &policies);
+            assert_eq!(events.down_limit(&rules, current, at(0)), limit, "{current}");
+        }
+        let least = rules(SelectPolicy::Min, &policies);
+        assert_eq!(events.down_limit(&least, 80, at(0)), 76);
+        assert_eq!(
+            events.down_limit(&rules(SelectPolicy::Disabled, &policies), 80, at(0)),
+            80
+        );
+    }
+
+    /// The published default of scale-up: 100 percent or 4 pods in 15 seconds, whichever is more.
+    #[test]
+    fn scaling_up_by_the_larger_of_pods_and_percent_is_as_published() {
+        let policies = [
+            policy(RatePolicyKind::Percent, 100, 15),
+            policy(RatePolicyKind::Pods, 4, 15),
+        ];
+        let mut events = ScaleEvents::default();
+        let rules = |select| rules(select, &policies);
+        for (current, limit) in [(1, 5), (3, 7), (4, 8), (10, 20)] {
+            assert_eq!(events.up_limit(&rules(SelectPolicy::Max), current, at(0)), limit);
+        }
+        assert_eq!(events.up_limit(&rules(SelectPolicy::Min), 10, at(0)), 14);
+        assert_eq!(events.up_limit(&rules(SelectPolicy::Disabled), 10, at(0)), 10);
+        // What was added in the period counts; what was added before does not.
+        events.record(10, 18, at(0));
+        assert_eq!(events.up_limit(&rules(SelectPolicy::Max), 18, at(14)), 20);
+        assert_eq!(events.up_limit(&rules(SelectPolicy::Max), 18, at(15)), 36);
+    }
+
+    #[test]
+    fn brokers_removed_in_the_period_count_for_the_start_of_it() {
+        let mut events = ScaleEvents::default();
+        events.record(10, 8, at(0));
+        let up = rules(SelectPolicy::Max, &[policy(RatePolicyKind::Pods, 4, 60)]);
+        assert_eq!(events.up_limit(&up, 8, at(30)), 14);
+        let down = rules(SelectPolicy::Max, &[policy(RatePolicyKind::Pods, 2, 60)]);
+        assert_eq!(events.down_limit(&down, 8, at(30)), 8);
+        assert_eq!(events.down_limit(&down, 8, at(60)), 6);
+    }
+
+    #[test]
+    fn the_most_cautious_recommendation_of_the_window_counts() {
+        let mut behavior = Behavior::default();
+        behavior.scale_up.stabilization_window = Duration::from_secs(30);
+        let mut past = Recommendations::default();
+        for (second, replicas) in [(0, 9), (100, 3), (120, 7), (390, 5)] {
+            past.record(replicas, &behavior, at(second));
+        }
+        // 9 is too old, 7 is the highest of the last 300 s; upwards only 5 is of the last 30 s.
+        assert_eq!(past.stabilize(10, &behavior, at(390)), 7);
+        assert_eq!(past.stabilize(6, &behavior, at(390)), 6);
+        assert_eq!(past.stabilize(2, &behavior, at(390)), 5);
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_makes_nothing_fresher_than_now() {
+        let behavior = Behavior::default();
+        let mut past = Recommendations::default();
+        past.record(9, &behavior, at(10_000));
+        past.record(2, &behavior, at(100));
+        assert_eq!(past.stabilize(9, &behavior, at(399)), 9);
+        assert_eq!(past.stabilize(9, &behavior, at(400)), 2);
+        let mut events = ScaleEvents::default();
+        events.record(1, 5, at(10_000));
+        events.prune(&behavior, at(100));
+        let rules = &behavior.scale_up;
+        assert_eq!(events.up_limit(rules, 5, at(114)), 5);
+        assert_eq!(events.up_limit(rules, 5, at(115)), 25);
+    }
+
+    #[test]
+    fn rounding_never_leads_up_and_down_again() {
+        let behavior = Behavior::default();
+        assert_eq!(behavior.round(3, 4.1), 4);
+        assert_eq!(behavior.round(4, 4.1), 4);
+        assert_eq!(behavior.round(5, 4.1), 5);
+        assert_eq!(behavior.round(5, 4.05), 4);
+        assert_eq!(behavior.round(5, 0.0), 0);
+        assert_eq!(behavior.round(5, 1e30), u32::MAX);
     }
 }

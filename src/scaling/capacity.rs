@@ -241,3 +241,151 @@ pub fn busy(interval: &Interval, gauges_quota_nanos: u64, capacity: Option<f64>)
     };
     by_rate.max(by_cpu)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scaling::counters::BrokerGauges;
+    use crate::scaling::time::Time;
+
+    /// A second at `rate` messages of `bytes` in batches of `batch`: a commit takes 1 ms, a message 10 µs and 5 ns a
+    /// byte, and 50 µs of CPU.
+    fn second(rate: u64, bytes: u64, batch: u64) -> Interval {
+        Interval {
+            nanos: 1_000_000_000,
+            accepted: rate,
+            acked: rate,
+            acked_bytes: rate * bytes,
+            commits: rate / batch,
+            commit_nanos: rate / batch * 1_000_000,
+            append_nanos: rate * (10_000 + 5 * bytes),
+            cpu_nanos: rate * 50_000,
+            ..Interval::default()
+        }
+    }
+
+    fn near(value: f64, expected: f64) -> bool {
+        (value - expected).abs() <= expected * 1e-6
+    }
+
+    #[test]
+    fn costs_of_messages_and_bytes_come_apart_where_sizes_differ() {
+        let intervals = [
+            second(1_000, 100, 1),
+            second(2_000, 1_000, 2),
+            second(500, 10_000, 1),
+        ];
+        let costs = Costs::measure(intervals.iter()).unwrap();
+        assert!(near(costs.commit, 0.001));
+        assert!(near(costs.message, 10e-6), "{costs:?}");
+        assert!(near(costs.byte, 5e-9), "{costs:?}");
+        assert!(near(costs.cpu, 50e-6));
+    }
+
+    #[test]
+    fn costs_of_messages_of_one_size_add_up_to_what_was_spent() {
+        let costs = Costs::measure([second(1_000, 256, 1), second(2_000, 256, 1)].iter()).unwrap();
+        assert!(near(costs.append(), 10e-6 + 256.0 * 5e-9), "{costs:?}");
+    }
+
+    #[test]
+    fn the_rate_is_what_the_largest_allowed_batch_makes_of_the_costs() {
+        let costs = Costs::measure([second(1_000, 0, 1)].iter()).unwrap();
+        let channel = ChannelPolicy::default();
+        // (100 ms - 1 ms) / 10 µs = 9900; 9900 / (1 ms + 99 ms) = 99,000/s.
+        let batch = costs.largest_batch(&channel);
+        assert!(near(batch, 9_900.0), "{batch}");
+        assert!(near(costs.log_rate(batch), 99_000.0));
+        assert!(near(costs.rate(batch, 2.0).unwrap(), 40_000.0));
+        assert!(near(costs.rate(batch, 0.2).unwrap(), 4_000.0));
+        assert!(near(costs.rate(batch, 0.0).unwrap(), 99_000.0));
+    }
+
+    #[test]
+    fn the_estimate_is_the_same_at_any_batch_size_while_busy_time_is_not() {
+        let channel = ChannelPolicy::default();
+        let rates = [1, 4, 64].map(|batch| {
+            let costs = Costs::measure([second(640, 0, batch)].iter()).unwrap();
+            costs.rate(costs.largest_batch(&channel), 0.0).unwrap()
+        });
+        assert!(rates.iter().all(|rate| near(*rate, 99_000.0)), "{rates:?}");
+    }
+
+    #[test]
+    fn a_disk_slower_than_the_target_delay_still_has_a_sensible_rate() {
+        let slow = Interval {
+            commit_nanos: 300_000_000,
+            commits: 1,
+            ..second(1_000, 0, 1_000)
+        };
+        let costs = Costs::measure([slow].iter()).unwrap();
+        let rate = costs
+            .rate(costs.largest_batch(&ChannelPolicy::default()), 0.0)
+            .unwrap();
+        assert!(rate > 40_000.0, "{rate}");
+    }
+
+    #[test]
+    fn nothing_acknowledged_or_nothing_spent_says_nothing() {
+        assert_eq!(Costs::measure([Interval::default()].iter()), None);
+        assert_eq!(Costs::measure(std::iter::empty()), None);
+        let free = Interval {
+            nanos: 1_000_000_000,
+            acked: 10,
+            ..Interval::default()
+        };
+        let costs = Costs::measure([free].iter()).unwrap();
+        assert_eq!(
+            costs.rate(costs.largest_batch(&ChannelPolicy::default()), 1.0),
+            None
+        );
+    }
+
+    fn saturated(rate: u64, queued: u64) -> Sample {
+        Sample {
+            end: Time::default(),
+            interval: Interval {
+                blocked_nanos: 4_000_000_000,
+                active_nanos: 4_000_000_000,
+                ..second(rate, 0, 1)
+            },
+            gauges: BrokerGauges {
+                channel_messages: queued,
+                channel_capacity: 128,
+                ..BrokerGauges::default()
+            },
+        }
+    }
+
+    #[test]
+    fn the_correction_learns_from_intervals_blocked_throughout_and_no_others() {
+        let mut correction = Correction::default();
+        // The model says 1 / (1 ms + 10 µs) = 990/s at that batch size; half of that is seen.
+        for _ in 0..30 {
+            correction.learn(&saturated(495, 128));
+        }
+        assert!((0.49..=0.51).contains(&correction.factor()), "{correction:?}");
+        let learned = correction;
+        correction.learn(&saturated(900, 0));
+        let mut free = saturated(900, 128);
+        free.interval.blocked_nanos = 0;
+        correction.learn(&free);
+        assert_eq!(
+            correction, learned,
+            "an empty channel or free publishers say nothing"
+        );
+    }
+
+    #[test]
+    fn the_correction_is_bounded_whatever_is_seen_or_read_back() {
+        let mut correction = Correction::default();
+        for _ in 0..100 {
+            correction.learn(&saturated(1, 128));
+        }
+        assert!((0.2..0.21).contains(&correction.factor()));
+        for written in ["0", "4000000000"] {
+            let read: Correction = serde_json::from_str(written).unwrap();
+            assert!((0.2..=3.0).contains(&read.factor()), "{written}");
+        }
+    }
+}

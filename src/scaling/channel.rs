@@ -259,7 +259,10 @@ fn step(channel: &ChannelPolicy, from: u32, wanted: f64) -> u32 {
     if !wanted.is_finite() || (wanted - current).abs() <= DEAD_BAND * current {
         return from;
     }
-    let most = current * f64::from(channel.max_change_percent.min(100)) / 100.0;
+    // At least one message, or a small channel would never move.
+    let most = (current * f64::from(channel.max_change_percent.min(100)) / 100.0)
+        .floor()
+        .max(1.0);
     let stepped = wanted.clamp(current - most, current + most);
     channel.within_bounds(stepped.round() as u32)
 }

@@ -78,7 +78,7 @@ pub enum Reason {
     MetricsMissing,
     /// No broker reported for so long that `fallback` applies.
     Fallback,
-    /// There are too few reports yet.
+    /// There are too few reports yet, or too few to remove a broker.
     Measuring,
     /// The operator started lately and does not yet know enough to remove a broker.
     OperatorRestarted,
@@ -234,7 +234,7 @@ impl Decision {
             Reason::NoBrokers => write!(f, "no broker is ready"),
             Reason::MetricsMissing => write!(f, "{reporting} of {ready} reported lately"),
             Reason::Fallback => write!(f, "{reporting} of {ready} reported for too long: fallback"),
-            Reason::Measuring => write!(f, "too few reports yet from {ready}"),
+            Reason::Measuring => write!(f, "not measured for long enough yet; {load}"),
             Reason::OperatorRestarted => {
                 write!(
                     f,
@@ -312,7 +312,7 @@ impl fmt::Display for Decision {
             ) => {
                 write!(
                     f,
-                    " of {} asked for, by {}",
+                    ", not {}, because of {}",
                     self.recommended_replicas,
                     limit.explain()
                 )

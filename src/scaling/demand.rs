@@ -98,8 +98,11 @@ pub struct Sizing {
     pub demand: f64,
     /// Messages a second that one broker can do.
     pub capacity: f64,
-    /// Messages in the channels.
+    /// Messages in the channels; more than the target delay allows is not the brokers' debt but a channel that is
+    /// too large.
     pub queued: f64,
+    /// How long a message may wait in the channel, in seconds.
+    pub target_delay_seconds: f64,
     /// Brokers that serve.
     pub ready: u32,
     /// Seconds until a broker that is decided on now serves.
@@ -109,8 +112,9 @@ pub struct Sizing {
 impl Sizing {
     /// What will have piled up when new brokers serve: `Q + max(0, demand - mu * ready) * startTime`.
     pub fn debt(&self) -> f64 {
-        let short = self.demand - self.capacity * f64::from(self.ready);
-        self.queued + short.max(0.0) * self.start_seconds
+        let supply = self.capacity * f64::from(self.ready);
+        let short = self.demand - supply;
+        self.queued.min(supply * self.target_delay_seconds) + short.max(0.0) * self.start_seconds
     }
 
     /// `N* = max(demand / target, demand + debt / catchUp) / mu`, not rounded. `None` for what is no number.
@@ -122,7 +126,75 @@ impl Sizing {
     }
 }
 
-/// A number of brokers, rounded up; a hair above a whole number is that number.
-pub fn whole(brokers: f64) -> u32 {
-    (brokers - 1e-9).ceil().clamp(0.0, f64::from(u32::MAX)) as u32
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(hidden: f64) -> Reading {
+        Reading {
+            accepted: 2_400.0,
+            hidden,
+            ..Reading::default()
+        }
+    }
+
+    fn sizing(demand: f64, ready: u32) -> Sizing {
+        Sizing {
+            demand,
+            capacity: 1_000.0,
+            queued: 0.0,
+            target_delay_seconds: 0.1,
+            ready,
+            start_seconds: 15.0,
+        }
+    }
+
+    #[test]
+    fn blocked_time_adds_what_it_hides_and_no_more_than_nine_tenths() {
+        assert_eq!(reading(0.0).demand(), 2_400.0);
+        assert_eq!(reading(0.5).demand(), 4_800.0);
+        assert!(reading(MOST_HIDDEN).demand() <= 24_000.1);
+        assert!(reading(MOST_HIDDEN).is_censored() && !reading(0.89).is_censored());
+    }
+
+    #[test]
+    fn enough_brokers_for_the_target_and_for_the_debt() {
+        let policy = AutoscalingPolicy::default();
+        // 7000 / 0.7 = 10,000 outweighs 7000 + (7000 - 2000) * 15 / 60 = 8250.
+        assert!((sizing(7_000.0, 2).brokers(&policy).unwrap() - 10.0).abs() < 1e-9);
+        let tight = AutoscalingPolicy {
+            target_utilization_percent: 100,
+            ..policy.clone()
+        };
+        assert!((sizing(7_000.0, 2).brokers(&tight).unwrap() - 8.25).abs() < 1e-9);
+        assert_eq!(sizing(0.0, 2).brokers(&policy), Some(0.0));
+    }
+
+    #[test]
+    fn what_is_no_number_gives_none() {
+        let policy = AutoscalingPolicy::default();
+        for (demand, capacity) in [
+            (f64::NAN, 1_000.0),
+            (f64::INFINITY, 1_000.0),
+            (1_000.0, 0.0),
+            (0.0, 0.0),
+            (1_000.0, f64::NAN),
+            (-5.0, 1_000.0),
+        ] {
+            let sizing = Sizing {
+                capacity,
+                ..sizing(demand, 2)
+            };
+            assert_eq!(sizing.brokers(&policy), None, "{demand} {capacity}");
+        }
+    }
+
+    #[test]
+    fn a_channel_that_is_too_large_makes_no_debt() {
+        let full = Sizing {
+            queued: 1e6,
+            ..sizing(1_000.0, 2)
+        };
+        assert!((full.debt() - 200.0).abs() < 1e-9);
+    }
 }

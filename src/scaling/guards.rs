@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::decision::Reason;
 use super::policy::AutoscalingPolicy;
-use super::replicas::View;
 use super::state::State;
 use super::time::Time;
+use super::view::View;
 
 /// Consumers out of credit, on average, from which they count as short.
 const STARVED: f64 = 0.5;

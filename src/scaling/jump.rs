@@ -6,12 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::time::Time;
 
-/// The least time that brokers get to become Ready before the wait is given up.
+/// The least and the most time that brokers get to become Ready before the wait is given up.
 const LEAST_PATIENCE: Duration = Duration::from_secs(120);
+const MOST_PATIENCE: Duration = Duration::from_secs(900);
 /// Reports that every ready broker must have sent since the new ones were Ready.
 pub(super) const REPORTS: usize = 2;
 /// Hidden demand below which nothing is being caught up with any more.
 const RELIEVED: f64 = 0.05;
+/// How far above the demand that the jump was decided on brokers accept messages only to work off old ones.
+const ABOVE: f64 = 1.1;
 
 /// A jump of the number of brokers, and how far its brokers are.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +41,7 @@ pub enum Phase {
     Starting,
     /// They work off what has piled up.
     CatchingUp,
-    /// Publishers are no longer blocked, or the time is over.
+    /// Publishers are no longer blocked and send no more than before, or the time is over.
     Over,
 }
 
@@ -55,6 +58,8 @@ pub struct Progress {
     pub catch_up: Duration,
     /// The hidden demand in the last two readings, the larger one.
     pub hidden: f64,
+    /// Messages accepted a second in the last two readings, the larger one.
+    pub accepted: f64,
 }
 
 impl Jump {
@@ -74,7 +79,10 @@ impl Jump {
             self.ready_since = Some(now);
         }
         let Some(ready_since) = self.ready_since else {
-            let patience = progress.start_time.saturating_mul(4).max(LEAST_PATIENCE);
+            let patience = progress
+                .start_time
+                .saturating_mul(4)
+                .clamp(LEAST_PATIENCE, MOST_PATIENCE);
             return if now.since(self.at) < patience {
                 Phase::Starting
             } else {
@@ -85,7 +93,7 @@ impl Jump {
             Phase::Over
         } else if reports_since(ready_since) < REPORTS {
             Phase::Starting
-        } else if progress.hidden < RELIEVED {
+        } else if progress.hidden < RELIEVED && progress.accepted <= ABOVE * self.demand as f64 {
             Phase::Over
         } else {
             Phase::CatchingUp
@@ -112,6 +120,7 @@ mod tests {
             start_time: Duration::from_secs(15),
             catch_up: Duration::from_secs(60),
             hidden,
+            accepted: 7_000.0,
         }
     }
 
@@ -129,6 +138,18 @@ mod tests {
         assert_eq!(jump.ready_since, Some(at(15)));
         assert_eq!(jump.advance(&progress(5, 0.0), |_| 9, at(30)), Phase::Over);
         assert_eq!(jump.advance(&progress(5, 0.9), |_| 9, at(75)), Phase::Over);
+    }
+
+    #[test]
+    fn while_more_comes_in_than_was_asked_for_old_messages_are_being_worked_off() {
+        let mut jump = JUMP;
+        jump.advance(&progress(5, 0.9), |_| 0, at(15));
+        let catching_up = Progress {
+            accepted: 9_000.0,
+            ..progress(5, 0.0)
+        };
+        assert_eq!(jump.advance(&catching_up, |_| 9, at(30)), Phase::CatchingUp);
+        assert_eq!(jump.advance(&progress(5, 0.0), |_| 9, at(31)), Phase::Over);
     }
 
     #[test]

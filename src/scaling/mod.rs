@@ -20,13 +20,18 @@ pub mod policy;
 mod replicas;
 mod state;
 mod time;
+mod view;
 pub mod window;
 
 pub use channel::{ChannelDecision, ChannelReason, decide_channel};
 pub use counters::{BrokerCounters, BrokerGauges};
 pub use decision::{Decision, Inputs, LimitedBy, Reason};
+pub use jump::Jump;
 pub use observed::{Observed, ObservedBroker, Report};
 pub use policy::{AutoscalingPolicy, ChannelMode, ChannelPolicy, Fallback, FallbackBehavior, Mode, Policy};
 pub use replicas::decide;
 pub use state::{Durable, State};
 pub use time::Time;
+
+#[cfg(test)]
+mod tests;

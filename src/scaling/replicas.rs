@@ -1,156 +1,17 @@
 //! The slow loop: how many brokers there should be.
 
-use super::capacity::{self, Capacity};
-use super::decision::{Decision, Inputs, LimitedBy, Reason};
-use super::demand::{Reading, Sizing, whole};
-use super::guards::{self, Guard, SATURATED};
+use super::decision::{Decision, LimitedBy, Reason};
+use super::demand::Reading;
+use super::guards::{self, Guard};
 use super::jump::{Jump, Phase, Progress};
 use super::observed::Observed;
 use super::policy::{Mode, Policy};
 use super::state::State;
 use super::time::Time;
+use super::view::{Basis, View};
 
 /// Seconds of reports that a mean must cover to be acted on.
-const SHORTEST_MEAN: f64 = 10.0;
-/// How far two readings may differ to agree.
-const AGREEMENT: f64 = 0.2;
-
-/// Everything that is known now, in plain numbers.
-pub(super) struct View<'a> {
-    pub(super) policy: &'a Policy,
-    pub(super) observed: &'a Observed,
-    pub(super) now: Time,
-    /// Brokers that are Ready; of those, brokers with a fresh report; of those, brokers with a rate.
-    pub(super) ready: u32,
-    pub(super) fresh: u32,
-    pub(super) measured: u32,
-    /// The last three readings, the newest first.
-    pub(super) latest: [Option<Reading>; 3],
-    /// Over the window, and how many seconds of it there are.
-    mean: Option<Reading>,
-    mean_seconds: f64,
-    /// What a broker can do, by the last two reports and by the window.
-    capacity_now: Option<f64>,
-    capacity_mean: Option<f64>,
-    queued: u64,
-    queue_delay_p99: std::time::Duration,
-}
-
-impl<'a> View<'a> {
-    pub(super) fn new(policy: &'a Policy, observed: &'a Observed, state: &State, now: Time) -> Self {
-        let staleness = policy.autoscaling.metrics_staleness;
-        let measured = state.histories.measured(observed, staleness, now);
-        let all = state.histories.all();
-        let correction = state.durable.correction;
-        let rate = |capacity: Option<Capacity>| capacity.map(|capacity| capacity.per_broker);
-        let capacity_mean = rate(capacity::estimate(
-            &all,
-            |history| history.since(Time::default()),
-            &policy.channel,
-            correction,
-        ))
-        .or(state.capacity);
-        let capacity_now = rate(capacity::estimate(
-            &measured,
-            |history| history.newest(2),
-            &policy.channel,
-            correction,
-        ))
-        .or(capacity_mean);
-        let mean_seconds = state.histories.span_since(state.mean_from).as_secs_f64();
-        let latest = [0, 1, 2].map(|back| {
-            Reading::take(
-                &measured,
-                |history| history.newest(back + 1).skip(back),
-                capacity_now,
-                None,
-            )
-        });
-        let fresh = |report: &super::observed::Report| report.is_fresh(staleness, now);
-        let reports = || observed.ready().filter_map(|broker| broker.report).filter(fresh);
-        Self {
-            policy,
-            observed,
-            now,
-            ready: observed.ready_brokers(),
-            fresh: reports().count() as u32,
-            measured: measured.len() as u32,
-            latest,
-            mean: Reading::take(
-                &all,
-                |history| history.since(state.mean_from),
-                capacity_mean,
-                (mean_seconds > 0.0).then_some(mean_seconds),
-            ),
-            mean_seconds,
-            capacity_now,
-            capacity_mean,
-            queued: reports().fold(0, |sum, report| {
-                sum.saturating_add(report.gauges.channel_messages)
-            }),
-            queue_delay_p99: std::time::Duration::from_nanos(
-                reports()
-                    .map(|report| report.gauges.sojourn_p99_nanos)
-                    .max()
-                    .unwrap_or(0),
-            ),
-        }
-    }
-
-    /// Publishers are held back by busy brokers, or messages wait and none is acknowledged.
-    pub(super) fn is_distressed(&self) -> bool {
-        self.latest[0].is_some_and(|reading| {
-            reading.hidden >= SATURATED
-                || (reading.acked <= 0.0 && (reading.accepted > 0.0 || self.queued > 0))
-        })
-    }
-
-    fn sizing(&self, demand: f64, capacity: f64) -> Sizing {
-        Sizing {
-            demand,
-            capacity,
-            queued: self.queued as f64,
-            ready: self.ready,
-            start_seconds: self.observed.start_time.as_secs_f64(),
-        }
-    }
-
-    /// The demand that two saturated readings in a row agree on; of three that do not agree, the lower of the
-    /// last two, so that a decision is never more than three reports away. And whether it is only a least value.
-    fn saturated_demand(&self) -> Option<(f64, Reading)> {
-        let saturated = |reading: &Option<Reading>| reading.filter(|r| r.hidden >= SATURATED);
-        let newest = saturated(&self.latest[0])?;
-        let before = saturated(&self.latest[1])?;
-        let (a, b) = (newest.demand(), before.demand());
-        if (a - b).abs() <= AGREEMENT * a.max(b) {
-            Some((f64::midpoint(a, b), newest))
-        } else {
-            saturated(&self.latest[2]).map(|_| (a.min(b), newest))
-        }
-    }
-
-    fn inputs(&self, basis: &Basis) -> Inputs {
-        Inputs {
-            demand_per_second: basis.demand.round() as u64,
-            accepted_per_second: basis.reading.accepted.round() as u64,
-            capacity_per_broker: basis.capacity.map(|capacity| capacity.round().max(1.0) as u64),
-            blocked_percent: (basis.reading.blocked * 100.0).round() as u32,
-            backlog: self.queued,
-            queue_delay_p99: self.queue_delay_p99,
-            brokers_ready: self.ready,
-            brokers_reporting: self.measured,
-            target_utilization_percent: self.policy.autoscaling.target_utilization_percent,
-        }
-    }
-}
-
-/// The numbers that a proposal came from.
-#[derive(Clone, Copy, Default)]
-struct Basis {
-    reading: Reading,
-    demand: f64,
-    capacity: Option<f64>,
-}
+const SHORTEST_MEAN: f64 = 30.0;
 
 /// What the demand asks for.
 struct Proposal {
@@ -186,7 +47,7 @@ impl Outcome {
 pub fn decide(policy: &Policy, observed: &Observed, state: &State, now: Time) -> (Decision, State) {
     let mut state = state.clone();
     state.observe(policy, observed, now);
-    let view = View::new(policy, observed, &state, now);
+    let mut view = View::new(policy, observed, &state, now);
     if view.capacity_mean.is_some() {
         state.capacity = view.capacity_mean;
     }
@@ -195,7 +56,12 @@ pub fn decide(policy: &Policy, observed: &Observed, state: &State, now: Time) ->
     let acting = matches!(mode, Mode::ScaleUpOnly | Mode::Auto);
     let before = state.durable.starting_replicas.replace(observed.spec_replicas);
 
+    let jumping = state.durable.jump.is_some();
     let phase = advance_jump(&view, &mut state);
+    if jumping && phase == Phase::Over {
+        // The mean leaves out what was until now.
+        view = View::new(policy, observed, &state, now);
+    }
     let proposal = propose(&view, &state, phase);
     let outcome = if mode == Mode::Off {
         Outcome::hold(current, Reason::Off, current)
@@ -240,13 +106,14 @@ fn advance_jump(view: &View<'_>, state: &mut State) -> Phase {
     let Some(mut jump) = state.durable.jump else {
         return Phase::Over;
     };
-    let hidden = |reading: &Option<Reading>| reading.map_or(0.0, |reading| reading.hidden);
+    let last_two = || view.latest.iter().take(2).flatten();
     let progress = Progress {
         current: view.observed.current_replicas,
         ready: view.ready,
         start_time: view.observed.start_time,
         catch_up: view.policy.autoscaling.catch_up,
-        hidden: hidden(&view.latest[0]).max(hidden(&view.latest[1])),
+        hidden: last_two().map(|reading| reading.hidden).fold(0.0, f64::max),
+        accepted: last_two().map(|reading| reading.accepted).fold(0.0, f64::max),
     };
     let staleness = view.policy.autoscaling.metrics_staleness;
     let measured = state.histories.measured(view.observed, staleness, view.now);
@@ -325,13 +192,14 @@ fn size(view: &View<'_>, basis: Basis, more: Reason) -> Proposal {
             .brokers(&view.policy.autoscaling),
         None => None,
     };
+    let behavior = &view.policy.autoscaling.behavior;
     let (reason, recommended, replicas) = match brokers {
         None => (Reason::CapacityUnknown, current, current),
-        Some(brokers) if view.policy.autoscaling.behavior.tolerates(current, brokers) => {
-            (Reason::WithinTolerance, whole(brokers), current)
+        Some(brokers) if behavior.tolerates(current, brokers) => {
+            (Reason::WithinTolerance, behavior.round(current, brokers), current)
         }
         Some(brokers) => {
-            let whole = whole(brokers);
+            let whole = behavior.round(current, brokers);
             let reason = match whole.cmp(&current) {
                 std::cmp::Ordering::Greater => more,
                 std::cmp::Ordering::Equal => Reason::WithinTolerance,
@@ -419,13 +287,14 @@ fn conclude(view: &View<'_>, state: &mut State, proposal: &Proposal) -> Outcome 
         {
             return Outcome::hold(current, reason, proposal.recommended);
         }
+        let reason = match limited_by {
+            _ if over => Reason::OutOfBounds,
+            Some(LimitedBy::MinReplicas) if to == current => Reason::WithinTolerance,
+            _ => Reason::DemandLow,
+        };
         return Outcome {
             to,
-            reason: if over {
-                Reason::OutOfBounds
-            } else {
-                Reason::DemandLow
-            },
+            reason,
             limited_by,
         };
     }
@@ -436,17 +305,11 @@ fn conclude(view: &View<'_>, state: &mut State, proposal: &Proposal) -> Outcome 
             limited_by: None,
         };
     }
-    // Bounds may be all that keeps it here.
-    let bounded = policy.within_bounds(proposal.replicas);
-    let (reason, limited_by) = if bounded == current && proposal.replicas < current {
-        (Reason::WithinTolerance, LimitedBy::MinReplicas)
-    } else {
-        (Reason::Stabilizing, LimitedBy::StabilizationWindow)
-    };
+    let forbidden = (proposal.replicas < current).then(|| guards::forbids_down(view, state));
     Outcome {
         to: current,
-        reason,
-        limited_by: Some(limited_by),
+        reason: forbidden.flatten().unwrap_or(Reason::Stabilizing),
+        limited_by: Some(LimitedBy::StabilizationWindow),
     }
 }
 

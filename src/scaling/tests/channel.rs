@@ -1,0 +1,232 @@
+//! The fast loop.
+
+use std::time::Duration;
+
+use crate::scaling::*;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Brokers that all feel the same.
+struct Channels {
+    policy: Policy,
+    state: State,
+    observed: Observed,
+    second: u64,
+}
+
+/// One second at each broker.
+#[derive(Clone, Copy)]
+struct Felt {
+    accepted: u64,
+    blocked_percent: u64,
+    shortest_wait: Duration,
+}
+
+const CALM: Felt = Felt {
+    accepted: 500,
+    blocked_percent: 0,
+    shortest_wait: Duration::from_millis(1),
+};
+const BURST: Felt = Felt {
+    accepted: 5_000,
+    blocked_percent: 60,
+    shortest_wait: Duration::from_millis(20),
+};
+const STANDING: Felt = Felt {
+    accepted: 5_000,
+    blocked_percent: 60,
+    shortest_wait: Duration::from_millis(150),
+};
+
+impl Channels {
+    /// Two brokers of 5000/s by their CPU.
+    fn new() -> Self {
+        let broker = |ordinal| ObservedBroker {
+            name: format!("orders-{ordinal}"),
+            ready: true,
+            report: Some(Report::default()),
+        };
+        Self {
+            policy: Policy::default(),
+            state: State::new(Time::from_millis(0)),
+            observed: Observed {
+                spec_replicas: 2,
+                current_replicas: 2,
+                brokers: (0..2).map(broker).collect(),
+                channel_capacity: 128,
+                ..Observed::default()
+            },
+            second: 0,
+        }
+    }
+
+    fn tick(&mut self, felt: Felt) -> ChannelDecision {
+        self.second += 1;
+        let now = Time::from_millis(self.second * 1_000);
+        for broker in &mut self.observed.brokers {
+            let Some(report) = broker.report.as_mut() else {
+                continue;
+            };
+            report.received = now;
+            let counters = &mut report.counters;
+            counters.uptime_nanos += SECOND;
+            counters.accepted_messages += felt.accepted;
+            counters.acked_messages += felt.accepted;
+            counters.acked_bytes += felt.accepted * 1_000;
+            counters.cpu_nanos += felt.accepted * 40_000;
+            counters.publisher_active_nanos += SECOND;
+            counters.publisher_blocked_nanos += SECOND / 100 * felt.blocked_percent;
+            report.gauges.cpu_quota_nanos = SECOND / 5;
+            report.gauges.channel_capacity = u64::from(self.observed.channel_capacity);
+            report.gauges.sojourn_min_nanos = felt.shortest_wait.as_nanos() as u64;
+        }
+        let (decision, state) = decide_channel(&self.policy, &self.observed, &self.state, now);
+        self.state = state;
+        self.observed.channel_capacity = decision.capacity;
+        decision
+    }
+
+    fn run(&mut self, seconds: u64, felt: Felt) -> ChannelDecision {
+        let mut last = self.tick(felt);
+        for _ in 1..seconds {
+            last = self.tick(felt);
+        }
+        last
+    }
+}
+
+#[test]
+fn a_burst_makes_room_up_to_what_the_delay_allows() {
+    let mut channels = Channels::new();
+    channels.run(5, CALM);
+    let decision = channels.run(60, BURST);
+    // 5000/s for 100 ms.
+    assert_eq!(channels.observed.channel_capacity, 500);
+    assert_eq!(decision.reason, ChannelReason::AtCeiling);
+}
+
+#[test]
+fn it_never_grows_on_a_standing_queue_and_goes_back_to_what_the_delay_allows() {
+    for start in [64, 128, 400, 5_000, 65_536] {
+        let mut channels = Channels::new();
+        channels.observed.channel_capacity = start;
+        let mut before = start;
+        for _ in 0..200 {
+            let decision = channels.tick(STANDING);
+            assert!(decision.capacity <= before, "{decision}");
+            before = decision.capacity;
+        }
+        // Within the dead band of 500.
+        assert_eq!(before, start.min(before));
+        assert!(before <= 556, "{start} -> {before}");
+    }
+}
+
+#[test]
+fn steps_are_limited_and_five_seconds_apart() {
+    let mut channels = Channels::new();
+    let mut last_change = 0;
+    for second in 1..120_u64 {
+        let felt = if second % 40 < 20 { BURST } else { STANDING };
+        let decision = channels.tick(felt);
+        if decision.changes() {
+            assert!(
+                decision.capacity.abs_diff(decision.from) * 2 <= decision.from,
+                "{decision}"
+            );
+            assert!(last_change == 0 || second - last_change >= 5, "{decision}");
+            last_change = second;
+        }
+    }
+    assert!(last_change > 0);
+}
+
+#[test]
+fn small_changes_are_not_made() {
+    let mut channels = Channels::new();
+    channels.observed.channel_capacity = 460;
+    channels.run(60, BURST);
+    assert_eq!(channels.observed.channel_capacity, 460);
+}
+
+#[test]
+fn calm_and_silence_change_nothing() {
+    let mut channels = Channels::new();
+    let idle = Felt {
+        accepted: 0,
+        shortest_wait: Duration::ZERO,
+        ..CALM
+    };
+    assert_eq!(channels.run(20, idle).reason, ChannelReason::CapacityUnknown);
+    assert_eq!(channels.run(20, CALM).reason, ChannelReason::Steady);
+    assert_eq!(channels.observed.channel_capacity, 128);
+}
+
+#[test]
+fn memory_bounds_it() {
+    let mut channels = Channels::new();
+    channels.policy.channel.max_inflight_bytes = 200_000;
+    channels.run(60, BURST);
+    assert!(
+        (190..=200).contains(&channels.observed.channel_capacity),
+        "{}",
+        channels.observed.channel_capacity
+    );
+}
+
+type Change = fn(&mut Observed);
+
+#[test]
+fn it_is_frozen_while_brokers_come_go_or_restart() {
+    let changes: [(&str, Change); 3] = [
+        ("scaling", |observed| observed.current_replicas = 3),
+        ("draining", |observed| observed.draining = true),
+        ("rolling out", |observed| observed.rolling_out = true),
+    ];
+    for (name, change) in changes {
+        let mut channels = Channels::new();
+        change(&mut channels.observed);
+        assert_eq!(channels.run(60, BURST).reason, ChannelReason::Frozen, "{name}");
+        assert_eq!(channels.observed.channel_capacity, 128, "{name}");
+    }
+}
+
+#[test]
+fn missing_reports_change_nothing() {
+    let mut channels = Channels::new();
+    channels.observed.brokers.push(ObservedBroker {
+        name: "orders-2".into(),
+        ready: true,
+        report: None,
+    });
+    channels.observed.current_replicas = 3;
+    assert_eq!(channels.run(60, BURST).reason, ChannelReason::MetricsMissing);
+    assert_eq!(channels.observed.channel_capacity, 128);
+}
+
+#[test]
+fn a_fixed_channel_and_one_out_of_bounds_are_as_configured() {
+    let mut channels = Channels::new();
+    channels.observed.channel_capacity = 10;
+    let decision = channels.tick(CALM);
+    assert_eq!(
+        (decision.capacity, decision.reason),
+        (64, ChannelReason::OutOfBounds)
+    );
+    channels.policy.channel.mode = ChannelMode::Fixed;
+    channels.policy.channel.capacity = 300;
+    let decision = channels.tick(CALM);
+    assert_eq!((decision.capacity, decision.reason), (300, ChannelReason::Fixed));
+}
+
+#[test]
+fn a_decision_on_the_channel_is_one_sentence_with_the_numbers() {
+    let mut channels = Channels::new();
+    channels.run(5, CALM);
+    let mut decision = channels.tick(BURST);
+    while !decision.changes() {
+        decision = channels.tick(BURST);
+    }
+    insta::assert_snapshot!(decision, @"publishers were blocked 12 % of the time while the shortest wait was 1 ms: 128 -> 192 messages");
+    insta::assert_snapshot!(channels.run(60, STANDING), @"messages never waited less than 150 ms: stays at 192 messages");
+}

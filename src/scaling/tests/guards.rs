@@ -1,0 +1,196 @@
+//! What keeps the loops from a wrong action.
+
+use std::time::Duration;
+
+use super::model::{Blocking, Model};
+use crate::scaling::*;
+
+#[test]
+fn while_some_reports_are_missing_no_broker_is_removed() {
+    let mut model = Model::new(5);
+    model.run(100, 1_400.0);
+    model.brokers[3].mute = true;
+    model.run(600, 1_400.0);
+    assert_eq!(model.actions, []);
+    assert_eq!(model.last.as_ref().unwrap().reason, Reason::MetricsMissing);
+    model.brokers[3].mute = false;
+    model.run(600, 1_400.0);
+    assert_eq!(model.desired, 2, "{:?}", model.actions);
+}
+
+#[test]
+fn while_some_reports_are_missing_brokers_are_still_added() {
+    let mut model = Model::new(3);
+    model.run(100, 1_400.0);
+    model.brokers[2].mute = true;
+    model.run(30, 1_400.0);
+    model.run(10, 9_000.0);
+    assert!(model.desired > 3, "{:?}", model.last);
+}
+
+#[test]
+fn when_all_reports_are_missing_it_holds_and_then_falls_back() {
+    for (replicas, expected) in [(2, 3), (5, 5)] {
+        let mut model = Model::new(replicas);
+        model.run(400, f64::from(replicas) * 600.0);
+        let quiet = model.second;
+        model.brokers.iter_mut().for_each(|broker| broker.mute = true);
+        model.run(44, 100.0);
+        assert_eq!(model.actions, []);
+        assert_eq!(model.last.as_ref().unwrap().reason, Reason::MetricsMissing);
+        model.run(1, 100.0);
+        assert_eq!(model.last.as_ref().unwrap().reason, Reason::Fallback);
+        assert_eq!(model.desired, expected);
+        assert!(model.actions.iter().all(|action| action.0 == quiet + 45));
+    }
+}
+
+#[test]
+fn how_often_it_is_called_does_not_bring_the_fallback_closer() {
+    let mut model = Model::new(2);
+    model.run(60, 1_000.0);
+    model.brokers.iter_mut().for_each(|broker| broker.mute = true);
+    model.run(20, 1_000.0);
+    let mut state = model.state.clone();
+    for _ in 0..100 {
+        let (decision, next) = decide(&model.policy, &model.observed(), &state, model.now());
+        assert_eq!(decision.reason, Reason::MetricsMissing);
+        state = next;
+    }
+    assert_eq!(state, model.state);
+}
+
+#[test]
+fn a_cluster_that_has_not_started_does_not_fall_back() {
+    let mut model = Model::new(0);
+    model.spec_replicas = 1;
+    model.desired = 1;
+    model.start_seconds = 300.0;
+    model.run(290, 0.0);
+    assert_eq!(model.actions, []);
+    assert_eq!(model.last.as_ref().unwrap().reason, Reason::NoBrokers);
+}
+
+#[test]
+fn rollouts_hold_everything() {
+    let mut model = Model::new(2);
+    model.run(400, 1_400.0);
+    model.rolling_out = true;
+    model.run(30, 7_000.0);
+    assert_eq!(model.actions, []);
+    assert_eq!(model.last.as_ref().unwrap().reason, Reason::Rollout);
+    model.rolling_out = false;
+    model.run(1, 7_000.0);
+    assert!(model.desired > 2);
+}
+
+#[test]
+fn a_drain_holds_until_it_is_over() {
+    let mut model = Model::new(3);
+    while model.actions.is_empty() {
+        model.tick(|_| 300.0);
+    }
+    let decided = model.second;
+    while model.brokers.len() > 2 {
+        model.tick(|_| 5_000.0);
+        assert_eq!(model.last.as_ref().unwrap().reason, Reason::Draining);
+        assert_eq!(model.desired, 2);
+    }
+    assert!(model.second >= decided + 10);
+    model.run(1, 5_000.0);
+    assert!(model.desired > 2, "{}", model.last.unwrap());
+}
+
+#[test]
+fn after_a_restart_of_the_operator_nothing_is_removed_before_the_window_is_full() {
+    let mut model = Model::new(5);
+    model.run(350, 3_000.0);
+    model.restart_operator();
+    let restarted = model.second;
+    model.run(299, 100.0);
+    assert_eq!(model.actions, []);
+    assert_eq!(model.last.as_ref().unwrap().reason, Reason::OperatorRestarted);
+    model.run(60, 100.0);
+    assert!(model.actions[0].0 >= restarted + 300, "{:?}", model.actions);
+}
+
+#[test]
+fn a_restart_of_the_operator_in_a_jump_does_not_jump_again() {
+    for blocking in [Blocking::Proportional, Blocking::AllOrNothing] {
+        let mut model = Model::new(2);
+        model.blocking = blocking;
+        model.run(90, 1_400.0);
+        while model.actions.is_empty() {
+            model.tick(|_| 7_000.0);
+        }
+        model.run(5, 7_000.0);
+        model.restart_operator();
+        model.run(200, 7_000.0);
+        assert_eq!(model.actions.len(), 1, "{blocking:?}: {:?}", model.actions);
+    }
+}
+
+#[test]
+fn restarts_duplicates_and_gaps_cause_no_action() {
+    let mut model = Model::new(3);
+    for second in 0..600_u64 {
+        if second % 97 == 50 {
+            model.restart_broker((second % 3) as usize);
+        }
+        for (ordinal, broker) in model.brokers.iter_mut().enumerate() {
+            broker.mute = (second / 7 + ordinal as u64).is_multiple_of(5);
+        }
+        model.tick(|_| 1_900.0);
+    }
+    assert_eq!(model.actions, []);
+}
+
+#[test]
+fn consumers_that_are_short_are_named_and_get_no_brokers() {
+    let mut model = Model::new(2);
+    model.starved = 2.0;
+    model.run(100, 1_000.0);
+    assert_eq!(model.actions, []);
+    let decision = model.last.clone().unwrap();
+    assert_eq!(decision.reason, Reason::ConsumerBound);
+}
+
+#[test]
+fn a_broker_that_never_starts_may_be_taken_away_again() {
+    let mut model = Model::new(2);
+    model.run(350, 1_400.0);
+    model.start_seconds = 1e9;
+    model.run(30, 7_000.0);
+    assert!(model.desired > 2);
+    model.backlog = 0.0;
+    model.run(2_000, 700.0);
+    assert_eq!(model.desired, 1, "{:?}", model.actions);
+}
+
+#[test]
+fn a_hung_disk_takes_no_broker_away() {
+    let mut model = Model::new(3);
+    model.policy.autoscaling.behavior.scale_down.stabilization_window = Duration::from_secs(1);
+    model.run(100, 1_900.0);
+    model.mu = 0.0;
+    model.run(300, 1_900.0);
+    assert!(model.desired >= 3, "{:?}", model.actions);
+}
+
+#[test]
+fn bounds_that_move_are_followed() {
+    let mut model = Model::new(3);
+    model.run(400, 1_900.0);
+    model.policy.autoscaling.min_replicas = 5;
+    model.run(1, 1_900.0);
+    assert_eq!(model.desired, 5);
+    model.policy.autoscaling.min_replicas = 1;
+    model.policy.autoscaling.max_replicas = 2;
+    model.run(120, 1_900.0);
+    assert_eq!(model.desired, 2, "{:?}", model.actions);
+    assert!(
+        model.actions[1..]
+            .iter()
+            .all(|(_, from, to, reason)| from - to == 1 && *reason == Reason::OutOfBounds)
+    );
+}

@@ -1,0 +1,7 @@
+//! Behaviour of both loops against a model of brokers.
+
+mod channel;
+mod guards;
+mod model;
+mod properties;
+mod replicas;

@@ -1,0 +1,154 @@
+//! Everything that a decision on the number of brokers is made on, put together from the state and what was
+//! observed.
+
+use std::time::Duration;
+
+use super::capacity::{self, Capacity};
+use super::decision::Inputs;
+use super::demand::{Reading, Sizing};
+use super::guards::SATURATED;
+use super::observed::{Observed, Report};
+use super::policy::Policy;
+use super::state::State;
+use super::time::Time;
+
+/// How far two readings may differ to agree.
+const AGREEMENT: f64 = 0.2;
+
+/// Everything that is known now, in plain numbers.
+pub(super) struct View<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) observed: &'a Observed,
+    pub(super) now: Time,
+    /// Brokers that are Ready; of those, brokers with a fresh report; of those, brokers with a rate.
+    pub(super) ready: u32,
+    pub(super) fresh: u32,
+    pub(super) measured: u32,
+    /// The last three readings, the newest first.
+    pub(super) latest: [Option<Reading>; 3],
+    /// Over the window, and how many seconds of it there are.
+    pub(super) mean: Option<Reading>,
+    pub(super) mean_seconds: f64,
+    /// What a broker can do, by the last two reports and by the window.
+    pub(super) capacity_now: Option<f64>,
+    pub(super) capacity_mean: Option<f64>,
+    queued: u64,
+    queue_delay_p99: Duration,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(policy: &'a Policy, observed: &'a Observed, state: &State, now: Time) -> Self {
+        let staleness = policy.autoscaling.metrics_staleness;
+        let measured = state.histories.measured(observed, staleness, now);
+        let all = state.histories.all();
+        let correction = state.durable.correction;
+        let rate = |capacity: Option<Capacity>| capacity.map(|capacity| capacity.per_broker);
+        let capacity_mean = rate(capacity::estimate(
+            &all,
+            |history| history.since(Time::default()),
+            &policy.channel,
+            correction,
+        ))
+        .or(state.capacity);
+        let capacity_now = rate(capacity::estimate(
+            &measured,
+            |history| history.newest(2),
+            &policy.channel,
+            correction,
+        ))
+        .or(capacity_mean);
+        let mean_seconds = state.histories.span_since(state.mean_from).as_secs_f64();
+        let latest = [0, 1, 2].map(|back| {
+            Reading::take(
+                &measured,
+                |history| history.newest(back + 1).skip(back),
+                capacity_now,
+                None,
+            )
+        });
+        let fresh = |report: &Report| report.is_fresh(staleness, now);
+        let reports = || observed.ready().filter_map(|broker| broker.report).filter(fresh);
+        Self {
+            policy,
+            observed,
+            now,
+            ready: observed.ready_brokers(),
+            fresh: reports().count() as u32,
+            measured: measured.len() as u32,
+            latest,
+            mean: Reading::take(
+                &all,
+                |history| history.since(state.mean_from),
+                capacity_mean,
+                (mean_seconds > 0.0).then_some(mean_seconds),
+            ),
+            mean_seconds,
+            capacity_now,
+            capacity_mean,
+            queued: reports().fold(0, |sum, report| {
+                sum.saturating_add(report.gauges.channel_messages)
+            }),
+            queue_delay_p99: Duration::from_nanos(
+                reports()
+                    .map(|report| report.gauges.sojourn_p99_nanos)
+                    .max()
+                    .unwrap_or(0),
+            ),
+        }
+    }
+
+    /// Publishers are held back by busy brokers, or messages wait and none is acknowledged.
+    pub(super) fn is_distressed(&self) -> bool {
+        self.latest[0].is_some_and(|reading| {
+            reading.hidden >= SATURATED
+                || (reading.acked <= 0.0 && (reading.accepted > 0.0 || self.queued > 0))
+        })
+    }
+
+    pub(super) fn sizing(&self, demand: f64, capacity: f64) -> Sizing {
+        Sizing {
+            demand,
+            capacity,
+            queued: self.queued as f64,
+            target_delay_seconds: self.policy.channel.target_queue_delay.as_secs_f64(),
+            ready: self.ready,
+            start_seconds: self.observed.start_time.as_secs_f64(),
+        }
+    }
+
+    /// The demand that two saturated readings in a row agree on; of three that do not agree, the lower of the
+    /// last two, so that a decision is never more than three reports away. And whether it is only a least value.
+    pub(super) fn saturated_demand(&self) -> Option<(f64, Reading)> {
+        let saturated = |reading: &Option<Reading>| reading.filter(|r| r.hidden >= SATURATED);
+        let newest = saturated(&self.latest[0])?;
+        let before = saturated(&self.latest[1])?;
+        let (a, b) = (newest.demand(), before.demand());
+        if (a - b).abs() <= AGREEMENT * a.max(b) {
+            Some((f64::midpoint(a, b), newest))
+        } else {
+            saturated(&self.latest[2]).map(|_| (a.min(b), newest))
+        }
+    }
+
+    pub(super) fn inputs(&self, basis: &Basis) -> Inputs {
+        Inputs {
+            demand_per_second: basis.demand.round() as u64,
+            accepted_per_second: basis.reading.accepted.round() as u64,
+            capacity_per_broker: basis.capacity.map(|capacity| capacity.round().max(1.0) as u64),
+            blocked_percent: (basis.reading.blocked * 100.0).round() as u32,
+            backlog: self.queued,
+            queue_delay_p99: self.queue_delay_p99,
+            brokers_ready: self.ready,
+            brokers_reporting: self.measured,
+            target_utilization_percent: self.policy.autoscaling.target_utilization_percent,
+        }
+    }
+}
+
+/// The numbers that a proposal came from.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Basis {
+    pub(super) reading: Reading,
+    pub(super) demand: f64,
+    pub(super) capacity: Option<f64>,
+}
