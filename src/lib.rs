@@ -5,5 +5,8 @@
 pub mod api;
 pub mod broker;
 pub mod cli;
+pub mod client;
 pub mod pb;
 pub mod scaling;
+
+

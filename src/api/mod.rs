@@ -13,6 +13,7 @@ pub mod embedded;
 pub mod invalid;
 pub mod limits;
 pub mod names;
+pub mod partitioner;
 pub mod pod_template;
 pub mod quantity;
 mod schema;
