@@ -9,4 +9,5 @@ pub mod client;
 pub mod pb;
 pub mod scaling;
 
-
+pub mod shutdown;
+pub mod telemetry;

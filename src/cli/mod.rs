@@ -1,3 +1,13 @@
 //! The commands that people type.
 
+pub mod bench;
+pub mod command;
 pub mod crd;
+mod failure;
+mod options;
+pub mod publish;
+pub mod subscribe;
+
+pub use command::{Cli, Command};
+pub use failure::Failure;
+pub use options::{Connection, Output};
