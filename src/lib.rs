@@ -8,6 +8,5 @@ pub mod cli;
 pub mod client;
 pub mod pb;
 pub mod scaling;
-
 pub mod shutdown;
 pub mod telemetry;
