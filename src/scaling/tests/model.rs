@@ -38,6 +38,8 @@ pub(super) struct Model {
     /// Messages a second that a broker does.
     pub(super) mu: f64,
     pub(super) start_seconds: f64,
+    /// Cores, of its 0.2, that a broker uses without any load.
+    pub(super) idle_cores: f64,
     pub(super) channel_capacity: u32,
     pub(super) rolling_out: bool,
     /// Consumers at each broker that are out of credit.
@@ -66,6 +68,7 @@ impl Model {
             blocking: Blocking::Proportional,
             mu: 1_000.0,
             start_seconds: 15.0,
+            idle_cores: 0.0,
             channel_capacity: 128,
             rolling_out: false,
             starved: 0.0,
@@ -130,7 +133,8 @@ impl Model {
                 counters.commits += 2;
                 counters.commit_nanos += nanos(0.001);
                 counters.append_nanos += nanos(share * 2e-6);
-                counters.cpu_nanos += nanos(share / self.mu.max(1.0) * 0.2);
+                counters.cpu_nanos +=
+                    nanos(self.idle_cores * dt + share / self.mu.max(1.0) * (0.2 - self.idle_cores));
                 counters.publisher_active_nanos += nanos(STREAMS * dt);
                 counters.publisher_blocked_nanos += nanos(STREAMS * dt * blocked);
                 counters.consumer_starved_nanos += nanos(self.starved * dt);

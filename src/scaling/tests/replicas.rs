@@ -224,6 +224,76 @@ fn a_small_broker_under_publishers_that_queue_goes_up_once_and_comes_back() {
 }
 
 #[test]
+fn what_a_broker_uses_at_rest_neither_misleads_a_jump_nor_keeps_brokers() {
+    for blocking in [Blocking::Proportional, Blocking::AllOrNothing] {
+        let mut model = Model::new(1);
+        model.blocking = blocking;
+        model.mu = 2_400.0;
+        model.idle_cores = 0.03;
+        model.policy.autoscaling.max_replicas = 10;
+        model.run(60, 300.0);
+        model.run(300, 6_000.0);
+        assert!((4..=5).contains(&model.desired), "{:?}", model.actions);
+        assert_eq!(model.actions.len(), 1, "{:?}", model.actions);
+        model.run(800, 300.0);
+        assert_eq!(model.desired, 1, "{:?}", model.actions);
+    }
+}
+
+/// A load in messages a second at a second.
+type Load = fn(f64) -> f64;
+
+/// Name, load, most reversals, most seconds with more than a second of work piled up.
+const LOADS: [(&str, Load, usize, u32); 4] = [
+    ("step", |at| if at < 120.0 { 1_400.0 } else { 7_000.0 }, 0, 60),
+    ("ramp", |at| (1_000.0 + at * 15.0).min(10_000.0), 0, 5),
+    (
+        "spike",
+        |at| {
+            if (300.0..320.0).contains(&at) {
+                7_000.0
+            } else {
+                1_400.0
+            }
+        },
+        1,
+        30,
+    ),
+    ("sawtooth", |at| 1_000.0 + (at % 300.0) * 20.0, 1, 15),
+];
+
+#[test]
+fn common_loads_are_followed_with_few_reversals_and_little_piled_up() {
+    for blocking in [Blocking::Proportional, Blocking::AllOrNothing] {
+        for (name, load, most_reversals, most_behind) in LOADS {
+            let mut model = Model::new(2);
+            model.blocking = blocking;
+            let mut behind = 0;
+            for _ in 0..900 {
+                model.tick(|at| load(at) * noise(3, at));
+                behind += u32::from(model.backlog > model.mu * f64::from(model.observed().ready_brokers()));
+            }
+            let ups = model
+                .actions
+                .iter()
+                .map(|action| action.2 > action.1)
+                .collect::<Vec<_>>();
+            let reversals = ups.windows(2).filter(|pair| pair[0] != pair[1]).count();
+            assert!(
+                reversals <= most_reversals,
+                "{blocking:?} {name}: {:?}",
+                model.actions
+            );
+            assert!(
+                behind <= most_behind,
+                "{blocking:?} {name}: {behind} s, {:?}",
+                model.actions
+            );
+        }
+    }
+}
+
+#[test]
 fn a_decision_is_one_sentence_with_the_numbers() {
     let mut model = Model::new(1);
     model.policy.autoscaling.max_replicas = 4;
