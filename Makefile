@@ -1,0 +1,49 @@
+# `make demo` and `make test` do all their own set-up. See README.md.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CLUSTER := dev/cluster/cluster
+
+.PHONY: help build image cluster install demo down test test-pure test-api test-node lint generate bench clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+build: ## Build the executable for development
+	cargo build --locked
+
+image: ## Build the static executable and the image (target/image)
+	@dev/image.sh
+
+cluster: ## Start a Kubernetes on this machine, or use the one that there is
+	@$(CLUSTER) up
+
+install: ## Install the operator on it
+	@dev/install.sh
+
+demo: ## Brokers on a real Kubernetes, traffic, a scale-up and a scale-down
+	@dev/demo.sh
+
+down: ## Take away what `make demo` made
+	@dev/down.sh
+
+test: ## Every test: pure, against a real API server, on real nodes
+	@dev/test.sh pure api node
+
+test-pure: ## Only the tests that need nothing
+	@dev/test.sh pure
+
+test-api: ## Only the tests that need an API server
+	@dev/test.sh api
+
+test-node: ## Only the tests that need nodes
+	@dev/test.sh node
+
+lint: ## Formatting, clippy, documentation, licences, generated files, charts
+	@dev/lint.sh
+
+generate: ## Write what is generated from the code: crds/, charts
+	@dev/generate.sh
+
+clean: ## Remove what was built
+	cargo clean

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Runs the tests: test.sh [pure] [api] [node]. Starts what they need, and ends it, also when they fail.
+#
+# pure  needs only Rust: the crate's own tests, and brokers and clients in one process
+# api   a real API server (etcd and kube-apiserver on the loopback)
+# node  real nodes: kubelet, containerd, scheduler, volumes; needs root
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cluster=dev/cluster/cluster
+target=${CARGO_TARGET_DIR:-target}
+# Names of our own, so that a cluster of the demo goes on beside the tests.
+api=sluice-test-api
+node=sluice-test
+started=()
+finish() {
+  local name
+  for name in "${started[@]}"; do
+    "$cluster" down --name "$name" >/dev/null 2>&1 || echo "test: could not end the cluster $name" >&2
+  done
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+for kind in "$@"; do
+  case $kind in
+    pure)
+      echo "== pure"
+      cargo test --locked --lib --bins --test 'broker_*' --test 'client_*' --test 'generated*'
+      ;;
+    api)
+      echo "== against a real API server"
+      started+=("$api")
+      "$cluster" down --name "$api" >/dev/null 2>&1 || true
+      "$cluster" up --api-only --controllers --name "$api"
+      SLUICE_TEST_KUBECONFIG=$("$cluster" kubeconfig --name "$api") \
+        cargo test --locked --test 'api_*' --test 'operator_*'
+      "$cluster" down --name "$api"
+      ;;
+    node)
+      echo "== on real nodes"
+      if ((EUID != 0)); then
+        echo "test: the tests on nodes need root (namespaces, mounts, cgroups): run them as root, or only make test-pure test-api" >&2
+        exit 1
+      fi
+      image=$(dev/image.sh)
+      started+=("$node")
+      "$cluster" down --name "$node" >/dev/null 2>&1 || true
+      "$cluster" up --nodes 3 --name "$node"
+      "$cluster" load-image --name "$node" "$target/image/sluice.tar" >/dev/null
+      SLUICE_TEST_CLUSTER=$node SLUICE_TEST_IMAGE=$image \
+        cargo test --locked --test node -- --test-threads=1
+      "$cluster" down --name "$node"
+      ;;
+    *) echo "test: no kind of test '$kind': pure, api or node" >&2 && exit 2 ;;
+  esac
+done

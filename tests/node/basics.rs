@@ -1,0 +1,58 @@
+//! A cluster of brokers comes up and carries messages, for our client and for any other.
+
+use std::time::{Duration, Instant};
+
+use crate::cluster::Cluster;
+use crate::{assert_exactly_once, small};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_brokers_become_ready_and_carry_messages_by_service_name() {
+    let sandbox = Cluster::connect().await.sandbox("basics").await;
+    let start = Instant::now();
+    sandbox.apply_broker("orders", &small(3, &sandbox.cluster.image)).await;
+    sandbox.ready("orders", 3).await;
+    println!("apply to three brokers Ready: {:.1} s", start.elapsed().as_secs_f64());
+    sandbox.apply_topic("events", "orders", 12).await;
+    sandbox.assigned("events").await;
+    let led = sandbox.led("events").await;
+    assert_eq!(led.values().copied().collect::<Vec<_>>(), [4, 4, 4], "{led:?}");
+
+    let load = ["bench", "--address", "orders.basics:7400", "--topic", "events", "--rate", "500", "--duration", "10s"];
+    let more = ["--publishers", "3", "--subscribers", "2", "--producer-id", "basics", "--output", "json"];
+    let job = sandbox.start("load", &[&load[..], &more[..]].concat()).await;
+    let summary = job.summary(Duration::from_secs(60)).await;
+    assert_exactly_once(&summary);
+    assert_eq!(summary["acknowledged"], summary["delivered"], "{summary}");
+    sandbox.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_knows_only_the_proto_files_and_one_address_publishes_and_subscribes() {
+    let sandbox = Cluster::connect().await.sandbox("plain-grpc").await;
+    sandbox.apply_broker("orders", &small(3, &sandbox.cluster.image)).await;
+    sandbox.ready("orders", 3).await;
+    sandbox.apply_topic("events", "orders", 6).await;
+    sandbox.assigned("events").await;
+
+    let protos = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");
+    let grpcurl = |data: &str, method: &str, limit: &str| {
+        let (import, file) = (["-import-path", protos], ["-proto", "sluice/v1/broker.proto"]);
+        let rest = ["-plaintext", "-max-time", limit, "-d", data, "orders.plain-grpc:7400", method];
+        sandbox.cluster.inside("node-1", &[&["grpcurl"], &import[..], &file[..], &rest[..]].concat())
+    };
+    // One message to each of the partitions, whoever of the three brokers leads it.
+    for partition in 0..6 {
+        let data = format!(r#"{{"topic":"events","payloads":[{{"body":"aGVsbG8=","partition":{partition}}}]}}"#);
+        let answer = grpcurl(&data, "sluice.v1.Broker/Send", "10");
+        assert!(answer.contains("DURABILITY_FSYNC"), "{answer}");
+    }
+    // grpcurl ends when its time is over, with an error that says so: what it printed until then counts.
+    let subscribe = r#"{"open":{"topic":"events","group":"plain","start":{"earliest":true}}} {"credit":{"messages":"100","bytes":"1000000"}}"#;
+    let command = format!(
+        "grpcurl -import-path {protos} -proto sluice/v1/broker.proto -plaintext -max-time 8 -d '{subscribe}' \
+         orders.plain-grpc:7400 sluice.v1.Broker/Subscribe || true"
+    );
+    let output = sandbox.cluster.inside("node-1", &["bash", "-c", &command]);
+    assert_eq!(output.matches("aGVsbG8=").count(), 6, "{output}");
+    sandbox.remove().await;
+}

@@ -1,0 +1,37 @@
+//! On a real cluster of three nodes: what a user of Sluice relies on. Run by `make test-node`, one test at a time.
+
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "every file uses a part of the support")]
+
+#[path = "../support/cluster.rs"]
+mod cluster;
+#[path = "../support/sandbox.rs"]
+mod sandbox;
+
+mod at_rest;
+mod bad_spec;
+mod basics;
+mod crash;
+mod helm;
+mod nodes;
+mod operator_killed;
+mod scaling;
+
+use serde_json::{Value, json};
+
+/// A `MessageBroker` that a small machine carries: so many brokers, the image under test.
+pub fn small(replicas: u32, image: &str) -> Value {
+    json!({"replicas": replicas, "image": image, "storage": {"size": "1Gi"},
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}})
+}
+
+/// A load that one broker of `cpu: 200m` carries easily, five times that, and the small one again.
+pub const SCHEDULE: &str = "1500:20s,7500:60s,1500:90s";
+
+/// Asserts what every load must end with: all that was acknowledged was delivered, in order and once.
+pub fn assert_exactly_once(summary: &Value) {
+    assert_eq!(summary["lost"], 0, "{summary}");
+    assert_eq!(summary["duplicated"], 0, "{summary}");
+    assert_eq!(summary["reordered"], 0, "{summary}");
+    assert!(summary["acknowledged"].as_u64().is_some_and(|count| count > 0), "{summary}");
+    assert_eq!(summary["exit"], 0, "{summary}");
+}
