@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Everything that can be said of the tree without running it. Ends with the first thing that is wrong.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cluster=dev/cluster/cluster
+tools=${SLUICE_CACHE:-$HOME/.cache/sluice}/tools
+deny_version=0.20.2
+
+step() { printf '== %s\n' "$*"; }
+
+step formatting
+cargo fmt --check
+step clippy
+cargo clippy --quiet --locked --all-targets -- -D warnings
+step documentation
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps --document-private-items
+step "dependencies: licences, sources, duplicates"
+if ! "$tools/bin/cargo-deny" --version 2>/dev/null | grep -q "$deny_version"; then
+  cargo install --quiet --locked --root "$tools" --version "$deny_version" cargo-deny
+fi
+# Advisories need a database from the network; the rest is checked against what is locked.
+"$tools/bin/cargo-deny" --offline check bans licenses sources
+if cargo tree --locked --invert aws-lc-rs >/dev/null 2>&1; then
+  echo "lint: aws-lc-rs came in beside ring; rustls panics when both are there" >&2
+  exit 1
+fi
+step "generated files"
+dev/generate.sh --check
+step charts
+"$cluster" build
+for chart in charts/*/; do
+  "$cluster" helm lint --strict "$chart" >/dev/null
+  "$cluster" helm template test "$chart" >/dev/null
+done
+echo "lint: all is well"
