@@ -25,15 +25,19 @@ for kind in "$@"; do
   case $kind in
     pure)
       echo "== pure"
-      cargo test --locked --lib --bins --test 'broker_*' --test 'client_*' --test 'generated*'
+      cargo test --locked --lib --bins --test api_schema --test api_generated --test 'broker_*' --test 'client_*'
       ;;
     api)
       echo "== against a real API server"
       started+=("$api")
       "$cluster" down --name "$api" >/dev/null 2>&1 || true
       "$cluster" up --api-only --controllers --name "$api"
-      SLUICE_TEST_KUBECONFIG=$("$cluster" kubeconfig --name "$api") \
-        cargo test --locked --test 'api_*' --test 'operator_*'
+      # The tools of the cluster (kubectl, helm) are used by the tests as well.
+      (
+        eval "$("$cluster" env --name "$api")"
+        SLUICE_TEST_KUBECONFIG=$KUBECONFIG cargo test --locked --test api_bounds --test api_charts --test api_rules \
+          --test api_server --test api_status --test 'operator_*'
+      )
       "$cluster" down --name "$api"
       ;;
     node)

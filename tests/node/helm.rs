@@ -50,7 +50,6 @@ async fn an_upgrade_of_the_operator_restarts_no_broker_and_an_uninstall_keeps_br
     sandbox.cluster.install_operator(&[]);
     sandbox.ready("orders", 2).await;
     assert_eq!(running().await, before);
-    sandbox.cluster.helm(&["test", "sluice", "--namespace", OPERATOR_NAMESPACE]);
     sandbox.remove().await;
 }
 
