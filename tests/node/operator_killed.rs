@@ -50,7 +50,7 @@ async fn an_operator_that_dies_after_every_single_write_finishes_a_scale_up_and_
     sandbox.apply_topic("events", "orders", 4).await;
     sandbox.ready("orders", 1).await;
     sandbox.assigned("events").await;
-    sandbox.cluster.kubectl(&["--namespace", "sluice-system", "scale", "deployment", "sluice-operator", "--replicas=0"]);
+    sandbox.cluster.kubectl(&["--namespace", "sluice-system", "scale", "deployment", "sluice", "--replicas=0"]);
     let address = "orders.operator-killed:7400";
     let load = ["bench", "--address", address, "--topic", "events", "--rate", "200", "--duration", "180s"];
     let more = ["--producer-id", "killed", "--drain-timeout", "120s", "--output", "json"];
