@@ -25,7 +25,8 @@ pub(crate) const OBJECTIVE: Duration = Duration::from_millis(250);
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let image = std::env::var("SLUICE_IMAGE").context("SLUICE_IMAGE is not set: run this with `make demo`")?;
+    let image =
+        std::env::var("SLUICE_IMAGE").context("SLUICE_IMAGE is not set: run this with `make demo`")?;
     let stage = Stage::set(image).await?;
     let (before, during, after) = (BEFORE.as_secs(), DURING.as_secs(), AFTER.as_secs());
     println!(
@@ -47,14 +48,21 @@ async fn main() -> Result<()> {
             println!("{moment}");
             moments.push(moment);
         }
-        anyhow::bail!("the load ended without a summary; see: kubectl --namespace {} logs load", stage::NAMESPACE)
+        anyhow::bail!(
+            "the load ended without a summary; see: kubectl --namespace {} logs load",
+            stage::NAMESPACE
+        )
     })
     .await
     .context("the load did not end in time")??;
     let summary = Summary::new(&moments, &load, &stage.broker().await?, BEFORE);
     println!("\n{summary}\n{}", stage::LOOK_AROUND);
     summary.write()?;
-    ensure!(summary.lost == 0, "{} acknowledged messages were lost", summary.lost);
+    ensure!(
+        summary.lost == 0,
+        "{} acknowledged messages were lost",
+        summary.lost
+    );
     ensure!(summary.scale_ups > 0, "the brokers were not scaled up");
     Ok(())
 }

@@ -35,7 +35,11 @@ pub(crate) struct Moment {
 
 impl<'a> Observer<'a> {
     pub(crate) fn new(stage: &'a Stage) -> Self {
-        Self { stage, started: Instant::now(), acked: BTreeMap::new() }
+        Self {
+            stage,
+            started: Instant::now(),
+            acked: BTreeMap::new(),
+        }
     }
 
     /// Puts a line of the load beside what the cluster says now.
@@ -53,15 +57,20 @@ impl<'a> Observer<'a> {
         let autoscaling = status.autoscaling.unwrap_or_default();
         let number = |name: &str| line[name].as_f64().unwrap_or(0.0) as u64;
         Ok(Moment {
-            at: line["second"].as_f64().map_or(self.started.elapsed(), Duration::from_secs_f64),
-            offered: number("offered_per_second"),
-            acked: number("acked_per_second"),
+            at: line["seconds"]
+                .as_f64()
+                .map_or(self.started.elapsed(), Duration::from_secs_f64),
+            offered: number("offeredRate"),
+            acked: number("acknowledgedRate"),
             p99: line["publish"]["p99"].as_u64().map(Duration::from_micros),
             pressure: summary.pressure,
             capacity: status.channel_capacity.unwrap_or(0),
             ready: status.ready_replicas,
             desired: autoscaling.desired_replicas.unwrap_or(status.replicas),
-            reason: autoscaling.decisions.last().map_or(summary.scaling, |decision| decision.reason.clone()),
+            reason: autoscaling
+                .decisions
+                .last()
+                .map_or(summary.scaling, |decision| decision.reason.clone()),
             shares,
         })
     }
@@ -73,10 +82,22 @@ impl Moment {
 
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let p99 = self.p99.map_or_else(|| "-".to_owned(), |p99| format!("{:.0}", p99.as_secs_f64() * 1e3));
+        let p99 = self
+            .p99
+            .map_or_else(|| "-".to_owned(), |p99| format!("{:.0}", p99.as_secs_f64() * 1e3));
         let brokers = format!("{}/{}", self.ready, self.desired);
-        write!(f, "{:5.0}s  {:9}  {:8}  {p99:>6}  ", self.at.as_secs_f64(), self.offered, self.acked)?;
-        write!(f, "{:>8}  {:>7}  {brokers:>7}  {:<16}", self.pressure, self.capacity, self.reason)?;
+        write!(
+            f,
+            "{:5.0}s  {:9}  {:8}  {p99:>6}  ",
+            self.at.as_secs_f64(),
+            self.offered,
+            self.acked
+        )?;
+        write!(
+            f,
+            "{:>8}  {:>7}  {brokers:>7}  {:<16}",
+            self.pressure, self.capacity, self.reason
+        )?;
         let shares: Vec<String> = self.shares.values().map(u64::to_string).collect();
         write!(f, " {}", shares.join(" "))
     }

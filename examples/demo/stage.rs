@@ -38,14 +38,26 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts from an empty namespace, applies the objects and waits until the broker is Ready.
     pub(crate) async fn set(image: String) -> Result<Self> {
-        let client = Client::try_default().await.context("no cluster answers; run this with `make demo`")?;
+        let client = Client::try_default()
+            .await
+            .context("no cluster answers; run this with `make demo`")?;
         let stage = Self { client, image };
         stage.empty_namespace().await?;
         for document in serde_yaml::Deserializer::from_str(MANIFEST) {
             stage.apply(Value::deserialize(document)?).await?;
         }
-        stage.until("the broker to be Ready", Duration::from_secs(120), async || Ok(is_ready(&stage.broker().await?))).await?;
-        stage.until("the topic to have its partitions", Duration::from_secs(60), async || stage.is_assigned().await).await?;
+        stage
+            .until("the broker to be Ready", Duration::from_secs(120), async || {
+                Ok(is_ready(&stage.broker().await?))
+            })
+            .await?;
+        stage
+            .until(
+                "the topic to have its partitions",
+                Duration::from_secs(60),
+                async || stage.is_assigned().await,
+            )
+            .await?;
         Ok(stage)
     }
 
@@ -60,16 +72,23 @@ impl Stage {
         }
         let namespace = json!({"metadata": {"name": NAMESPACE,
             "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
-        namespaces.create(&PostParams::default(), &serde_json::from_value(namespace)?).await?;
+        namespaces
+            .create(&PostParams::default(), &serde_json::from_value(namespace)?)
+            .await?;
         Ok(())
     }
 
     async fn apply(&self, object: Value) -> Result<()> {
-        let name = object["metadata"]["name"].as_str().context("an object without a name")?.to_owned();
+        let name = object["metadata"]["name"]
+            .as_str()
+            .context("an object without a name")?
+            .to_owned();
         let params = PatchParams::apply("sluice-demo").force();
         match object["kind"].as_str() {
             Some("MessageBroker") => {
-                self.brokers().patch(&name, &params, &Patch::Apply(object)).await?;
+                self.brokers()
+                    .patch(&name, &params, &Patch::Apply(object))
+                    .await?;
             }
             Some("MessageTopic") => {
                 self.topics().patch(&name, &params, &Patch::Apply(object)).await?;
@@ -86,16 +105,24 @@ impl Stage {
             }
             Ok(())
         };
-        tokio::time::timeout(within, wait).await.with_context(|| format!("waited {within:?} for {what}"))?
+        tokio::time::timeout(within, wait)
+            .await
+            .with_context(|| format!("waited {within:?} for {what}"))?
     }
 
     async fn is_assigned(&self) -> Result<bool> {
         let topic = self.topics().get(TOPIC).await?;
         let status = topic.status.unwrap_or_default();
         let is_open = |partition: &sluice::api::topic_status::PartitionStatus| {
-            partition.chain.last().is_some_and(|entry| entry.sealed_at.is_none())
+            partition
+                .chain
+                .last()
+                .is_some_and(|entry| entry.sealed_at.is_none())
         };
-        Ok(status.partitions.len() == topic.spec.partitions as usize && status.partitions.iter().all(is_open))
+        Ok(
+            status.partitions.len() == topic.spec.partitions as usize
+                && status.partitions.iter().all(is_open),
+        )
     }
 
     /// The MessageBroker now.
@@ -121,7 +148,12 @@ impl Stage {
                         "capabilities": {"drop": ["ALL"]}}}]}}))?;
         self.pods().create(&PostParams::default(), &pod).await?;
         self.until("the load to start", Duration::from_secs(60), async || {
-            let phase = self.pods().get("load").await?.status.and_then(|status| status.phase);
+            let phase = self
+                .pods()
+                .get("load")
+                .await?
+                .status
+                .and_then(|status| status.phase);
             Ok(phase.is_some_and(|phase| phase != "Pending"))
         })
         .await
@@ -129,23 +161,43 @@ impl Stage {
 
     /// What the load prints, as it prints it.
     pub(crate) async fn load_lines(&self) -> Result<Lines> {
-        let params = LogParams { follow: true, ..LogParams::default() };
+        let params = LogParams {
+            follow: true,
+            ..LogParams::default()
+        };
         let lines = self.pods().log_stream("load", &params).await?.lines();
         Ok(Lines(Box::pin(lines.map_err(anyhow::Error::from))))
     }
 
     /// Messages that each broker has acknowledged since its start, from its `/metrics` by way of the API server.
     pub(crate) async fn acked_by_broker(&self) -> Result<Vec<(String, u64)>> {
-        let labels = format!("app.kubernetes.io/name={},app.kubernetes.io/instance={BROKER}", sluice::api::names::APP_NAME);
-        let pods = self.pods().list(&kube::api::ListParams::default().labels(&labels)).await?;
+        let labels = format!(
+            "app.kubernetes.io/name={},app.kubernetes.io/instance={BROKER}",
+            sluice::api::names::APP_NAME
+        );
+        let pods = self
+            .pods()
+            .list(&kube::api::ListParams::default().labels(&labels))
+            .await?;
         let mut acked = Vec::new();
         for pod in pods.items {
             let (name, port) = (pod.name_any(), sluice::api::names::BROKER_HTTP_PORT);
             let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:{port}/proxy/metrics");
             // A broker that is not up yet has acknowledged nothing.
-            let Ok(text) = self.client.request_text(http::Request::get(path).body(Vec::new())?).await else { continue };
-            let value = text.lines().find_map(|line| line.strip_prefix("sluice_broker_acked_messages_total "));
-            acked.push((name, value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)));
+            let Ok(text) = self
+                .client
+                .request_text(http::Request::get(path).body(Vec::new())?)
+                .await
+            else {
+                continue;
+            };
+            let value = text
+                .lines()
+                .find_map(|line| line.strip_prefix("sluice_broker_acked_messages_total "));
+            acked.push((
+                name,
+                value.and_then(|value| value.trim().parse().ok()).unwrap_or(0),
+            ));
         }
         Ok(acked)
     }
@@ -165,7 +217,10 @@ impl Stage {
 
 fn is_ready(broker: &MessageBroker) -> bool {
     let conditions = broker.status.as_ref().map(|status| &status.conditions);
-    conditions.is_some_and(|all| all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
+    conditions.is_some_and(|all| {
+        all.iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    })
 }
 
 /// The lines of the load that are JSON.

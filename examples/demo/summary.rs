@@ -45,15 +45,22 @@ impl Summary {
         let first_target = grown.map_or(u32::MAX, |moment| moment.desired);
         let ready = after().find(|moment| moment.ready >= first_target);
         let ready_at = ready.map_or(Duration::MAX, |moment| moment.at);
-        let share = after().filter(|moment| moment.at >= ready_at).find(|moment| is_shared(moment));
+        let share = after()
+            .filter(|moment| moment.at >= ready_at)
+            .find(|moment| is_shared(moment));
         // The last second over the objective while the load was large, and the one after it.
         let large = || after().filter(|moment| moment.offered > 2 * crate::SMALL);
         let slow = |moment: &&Moment| moment.p99.is_some_and(|p99| p99 > OBJECTIVE);
         let last_slow = large().filter(slow).last().map(|moment| moment.at);
         let fast = large().find(|moment| last_slow.is_none_or(|slow| moment.at > slow));
         let count = |name: &str| load[name].as_u64().unwrap_or(0);
-        let decisions = broker.status.as_ref().and_then(|status| status.autoscaling.as_ref());
-        let decisions = decisions.map(|autoscaling| autoscaling.decisions.clone()).unwrap_or_default();
+        let decisions = broker
+            .status
+            .as_ref()
+            .and_then(|status| status.autoscaling.as_ref());
+        let decisions = decisions
+            .map(|autoscaling| autoscaling.decisions.clone())
+            .unwrap_or_default();
         Self {
             acknowledged: count("acknowledged"),
             delivered: count("delivered"),
@@ -67,15 +74,22 @@ impl Summary {
             objective_milliseconds: OBJECTIVE.as_millis() as u64,
             most_brokers: most,
             brokers_at_the_end: moments.last().map_or(0, |moment| moment.ready),
-            scale_ups: decisions.iter().filter(|decision| decision.to > decision.from).count(),
-            scale_downs: decisions.iter().filter(|decision| decision.to < decision.from).count(),
+            scale_ups: decisions
+                .iter()
+                .filter(|decision| decision.to > decision.from)
+                .count(),
+            scale_downs: decisions
+                .iter()
+                .filter(|decision| decision.to < decision.from)
+                .count(),
             decisions: decisions.into_iter().map(|decision| decision.message).collect(),
         }
     }
 
     /// Writes `target/demo/summary.json`.
     pub(crate) fn write(&self) -> Result<()> {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
         let folder = target.join("demo");
         let path = folder.join("summary.json");
         std::fs::create_dir_all(&folder)
@@ -93,7 +107,8 @@ fn is_shared(moment: &Moment) -> bool {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = |value: Option<f64>| value.map_or_else(|| "not seen".to_owned(), |value| format!("{value:.0} s"));
+        let seconds =
+            |value: Option<f64>| value.map_or_else(|| "not seen".to_owned(), |value| format!("{value:.0} s"));
         let objective = format!("to p99 under {} ms again", self.objective_milliseconds);
         let rows = [
             ("messages acknowledged", self.acknowledged.to_string()),
@@ -107,7 +122,10 @@ impl fmt::Display for Summary {
             (&objective, seconds(self.seconds_to_objective)),
             ("most brokers", self.most_brokers.to_string()),
             ("brokers at the end", self.brokers_at_the_end.to_string()),
-            ("scale-ups / scale-downs", format!("{} / {}", self.scale_ups, self.scale_downs)),
+            (
+                "scale-ups / scale-downs",
+                format!("{} / {}", self.scale_ups, self.scale_downs),
+            ),
         ];
         for (name, value) in rows {
             writeln!(f, "  {name:<34}{value:>12}")?;

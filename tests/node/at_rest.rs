@@ -22,7 +22,13 @@ where
         + std::fmt::Debug
         + serde::de::DeserializeOwned,
 {
-    for object in sandbox.api::<K>().list(&ListParams::default()).await.expect("listing").items {
+    for object in sandbox
+        .api::<K>()
+        .list(&ListParams::default())
+        .await
+        .expect("listing")
+        .items
+    {
         let name = format!("{}/{}", K::kind(&()), object.name_any());
         all.insert(name, object.resource_version().expect("a version"));
     }
@@ -53,7 +59,10 @@ async fn at_rest_nothing_is_written_for_a_minute() {
     // At rest is when the last change is 20 seconds old.
     let mut before = everything(&sandbox).await;
     for attempt in 1.. {
-        assert!(attempt <= 6, "something is still written two minutes after the last change: {before:?}");
+        assert!(
+            attempt <= 6,
+            "something is still written two minutes after the last change: {before:?}"
+        );
         tokio::time::sleep(Duration::from_secs(20)).await;
         let now = everything(&sandbox).await;
         if now == before {

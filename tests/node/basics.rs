@@ -9,16 +9,40 @@ use crate::{assert_exactly_once, small};
 async fn three_brokers_become_ready_and_carry_messages_by_service_name() {
     let sandbox = Cluster::connect().await.sandbox("basics").await;
     let start = Instant::now();
-    sandbox.apply_broker("orders", &small(3, &sandbox.cluster.image)).await;
+    sandbox
+        .apply_broker("orders", &small(3, &sandbox.cluster.image))
+        .await;
     sandbox.ready("orders", 3).await;
-    println!("apply to three brokers Ready: {:.1} s", start.elapsed().as_secs_f64());
+    println!(
+        "apply to three brokers Ready: {:.1} s",
+        start.elapsed().as_secs_f64()
+    );
     sandbox.apply_topic("events", "orders", 12).await;
     sandbox.assigned("events").await;
     let led = sandbox.led("events").await;
     assert_eq!(led.values().copied().collect::<Vec<_>>(), [4, 4, 4], "{led:?}");
 
-    let load = ["bench", "--address", "orders.basics:7400", "--topic", "events", "--rate", "500", "--duration", "10s"];
-    let more = ["--publishers", "3", "--subscribers", "2", "--producer-id", "basics", "--output", "json"];
+    let load = [
+        "bench",
+        "--address",
+        "orders.basics:7400",
+        "--topic",
+        "events",
+        "--rate",
+        "500",
+        "--duration",
+        "10s",
+    ];
+    let more = [
+        "--publishers",
+        "3",
+        "--subscribers",
+        "2",
+        "--producer-id",
+        "basics",
+        "--output",
+        "json",
+    ];
     let job = sandbox.start("load", &[&load[..], &more[..]].concat()).await;
     let summary = job.summary(Duration::from_secs(60)).await;
     assert_exactly_once(&summary);
@@ -29,7 +53,9 @@ async fn three_brokers_become_ready_and_carry_messages_by_service_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_knows_only_the_proto_files_and_one_address_publishes_and_subscribes() {
     let sandbox = Cluster::connect().await.sandbox("plain-grpc").await;
-    sandbox.apply_broker("orders", &small(3, &sandbox.cluster.image)).await;
+    sandbox
+        .apply_broker("orders", &small(3, &sandbox.cluster.image))
+        .await;
     sandbox.ready("orders", 3).await;
     sandbox.apply_topic("events", "orders", 6).await;
     sandbox.assigned("events").await;
@@ -37,12 +63,24 @@ async fn a_client_that_knows_only_the_proto_files_and_one_address_publishes_and_
     let protos = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");
     let grpcurl = |data: &str, method: &str, limit: &str| {
         let (import, file) = (["-import-path", protos], ["-proto", "sluice/v1/broker.proto"]);
-        let rest = ["-plaintext", "-max-time", limit, "-d", data, "orders.plain-grpc:7400", method];
-        sandbox.cluster.inside("node-1", &[&["grpcurl"], &import[..], &file[..], &rest[..]].concat())
+        let rest = [
+            "-plaintext",
+            "-max-time",
+            limit,
+            "-d",
+            data,
+            "orders.plain-grpc:7400",
+            method,
+        ];
+        sandbox.cluster.inside(
+            "node-1",
+            &[&["grpcurl"], &import[..], &file[..], &rest[..]].concat(),
+        )
     };
     // One message to each of the partitions, whoever of the three brokers leads it.
     for partition in 0..6 {
-        let data = format!(r#"{{"topic":"events","payloads":[{{"body":"aGVsbG8=","partition":{partition}}}]}}"#);
+        let data =
+            format!(r#"{{"topic":"events","payloads":[{{"body":"aGVsbG8=","partition":{partition}}}]}}"#);
         let answer = grpcurl(&data, "sluice.v1.Broker/Send", "10");
         assert!(answer.contains("DURABILITY_FSYNC"), "{answer}");
     }

@@ -1,6 +1,11 @@
 //! On a real cluster of three nodes: what a user of Sluice relies on. Run by `make test-node`, one test at a time.
 
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "every file uses a part of the support")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "every file uses a part of the support"
+)]
 
 #[path = "../support/cluster.rs"]
 mod cluster;
@@ -32,6 +37,9 @@ pub fn assert_exactly_once(summary: &Value) {
     assert_eq!(summary["lost"], 0, "{summary}");
     assert_eq!(summary["duplicated"], 0, "{summary}");
     assert_eq!(summary["reordered"], 0, "{summary}");
-    assert!(summary["acknowledged"].as_u64().is_some_and(|count| count > 0), "{summary}");
+    assert!(
+        summary["acknowledged"].as_u64().is_some_and(|count| count > 0),
+        "{summary}"
+    );
     assert_eq!(summary["exit"], 0, "{summary}");
 }

@@ -21,11 +21,17 @@ where
     let start = Instant::now();
     let mut lives = 0;
     while !done().await {
-        assert!(start.elapsed() < Duration::from_secs(300), "{what}: not done after {lives} lives");
+        assert!(
+            start.elapsed() < Duration::from_secs(300),
+            "{what}: not done after {lives} lives"
+        );
         let mut operator = sandbox.cluster.operator_outside(&["--exit-after-writes", "1"]);
         let mut waited = Duration::ZERO;
         // A life that has nothing to write, but something to wait for, ends when that is there.
-        while operator.try_wait().expect("its state").is_none() && !(done().await) && waited < Duration::from_secs(30) {
+        while operator.try_wait().expect("its state").is_none()
+            && !(done().await)
+            && waited < Duration::from_secs(30)
+        {
             tokio::time::sleep(Duration::from_millis(100)).await;
             waited += Duration::from_millis(100);
         }
@@ -33,7 +39,10 @@ where
         operator.wait().expect("its end");
         lives += 1;
     }
-    println!("{what}: {lives} lives of the operator, {:.1} s", start.elapsed().as_secs_f64());
+    println!(
+        "{what}: {lives} lives of the operator, {:.1} s",
+        start.elapsed().as_secs_f64()
+    );
     lives
 }
 
@@ -50,10 +59,34 @@ async fn an_operator_that_dies_after_every_single_write_finishes_a_scale_up_and_
     sandbox.apply_topic("events", "orders", 4).await;
     sandbox.ready("orders", 1).await;
     sandbox.assigned("events").await;
-    sandbox.cluster.kubectl(&["--namespace", "sluice-system", "scale", "deployment", "sluice", "--replicas=0"]);
+    sandbox.cluster.kubectl(&[
+        "--namespace",
+        "sluice-system",
+        "scale",
+        "deployment",
+        "sluice",
+        "--replicas=0",
+    ]);
     let address = "orders.operator-killed:7400";
-    let load = ["bench", "--address", address, "--topic", "events", "--rate", "200", "--duration", "180s"];
-    let more = ["--producer-id", "killed", "--drain-timeout", "120s", "--output", "json"];
+    let load = [
+        "bench",
+        "--address",
+        address,
+        "--topic",
+        "events",
+        "--rate",
+        "200",
+        "--duration",
+        "180s",
+    ];
+    let more = [
+        "--producer-id",
+        "killed",
+        "--drain-timeout",
+        "120s",
+        "--output",
+        "json",
+    ];
     let job = sandbox.start("load", &[&load[..], &more[..]].concat()).await;
 
     sandbox.apply_broker("orders", &spec(3)).await;
@@ -65,10 +98,15 @@ async fn an_operator_that_dies_after_every_single_write_finishes_a_scale_up_and_
     sandbox.apply_broker("orders", &spec(1)).await;
     let alone = || async {
         let replicas = sandbox.stateful_set_replicas("orders").await;
-        replicas == 1 && sandbox.led("events").await.keys().eq(["orders-0"]) && sandbox.claims().await.len() == 1
+        replicas == 1
+            && sandbox.led("events").await.keys().eq(["orders-0"])
+            && sandbox.claims().await.len() == 1
     };
     let down = one_write_a_life(&sandbox, "scale-down", alone).await;
-    assert!(up > 3 && down > 3, "it died {up} and {down} times: the writes were not counted");
+    assert!(
+        up > 3 && down > 3,
+        "it died {up} and {down} times: the writes were not counted"
+    );
 
     sandbox.cluster.install_operator(&[]);
     sandbox.ready("orders", 1).await;
@@ -80,11 +118,24 @@ impl Cluster {
     /// Starts the operator as a process of this machine, with access to the cluster and its pods.
     fn operator_outside(&self, more: &[&str]) -> std::process::Child {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/dev/cluster/cluster");
-        let run = ["run", "--name", self.name(), "--node", "node-1", "--", env!("CARGO_BIN_EXE_sluice"), "operator"];
+        let run = [
+            "run",
+            "--name",
+            self.name(),
+            "--node",
+            "node-1",
+            "--",
+            env!("CARGO_BIN_EXE_sluice"),
+            "operator",
+        ];
         Command::new(script)
             .args(run)
             .args(more)
-            .envs([("POD_NAME", "outside"), ("POD_NAMESPACE", "sluice-system"), ("SLUICE_HTTP_LISTEN", "127.0.0.1:0")])
+            .envs([
+                ("POD_NAME", "outside"),
+                ("POD_NAMESPACE", "sluice-system"),
+                ("SLUICE_HTTP_LISTEN", "127.0.0.1:0"),
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()

@@ -19,8 +19,13 @@ async fn assert_volumes_hold_the_data(sandbox: &Sandbox, topic: &str) {
     for partition in status.partitions {
         for broker in partition.chain.iter().flat_map(|entry| &entry.brokers) {
             let later = sandbox.topic(topic).await.status.unwrap_or_default();
-            let still = later.partitions.iter().filter(|other| other.index == partition.index);
-            let placed = still.flat_map(|other| &other.chain).any(|entry| entry.brokers.contains(broker));
+            let still = later
+                .partitions
+                .iter()
+                .filter(|other| other.index == partition.index);
+            let placed = still
+                .flat_map(|other| &other.chain)
+                .any(|entry| entry.brokers.contains(broker));
             assert!(
                 claims.contains(&format!("data-{broker}")) || !placed,
                 "{broker} holds data of partition {} and its volume is gone: {claims:?}",
@@ -34,7 +39,8 @@ async fn assert_volumes_hold_the_data(sandbox: &Sandbox, topic: &str) {
 async fn five_times_the_load_scales_up_and_its_end_scales_down_through_the_drain_and_nothing_is_lost() {
     let sandbox = Cluster::connect().await.sandbox("scaling").await;
     let mut spec = small(1, &sandbox.cluster.image);
-    spec["resources"] = json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "200m", "memory": "256Mi"}});
+    spec["resources"] =
+        json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "200m", "memory": "256Mi"}});
     spec["autoscaling"] = json!({"mode": "Auto", "minReplicas": 1, "maxReplicas": 4, "fallback": {"replicas": 1},
         "behavior": {"scaleDown": {"stabilizationWindowSeconds": 20}}, "drain": {"settle": "2s"}});
     sandbox.apply_broker("orders", &spec).await;
@@ -43,32 +49,81 @@ async fn five_times_the_load_scales_up_and_its_end_scales_down_through_the_drain
     sandbox.assigned("events").await;
 
     let schedule = crate::SCHEDULE;
-    let load = ["bench", "--address", "orders.scaling:7400", "--topic", "events", "--schedule", schedule];
-    let more = ["--publishers", "6", "--subscribers", "2", "--producer-id", "scaling", "--drain-timeout", "60s"];
-    let job = sandbox.start("load", &[&load[..], &more[..], &["--output", "json"]].concat()).await;
+    let load = [
+        "bench",
+        "--address",
+        "orders.scaling:7400",
+        "--topic",
+        "events",
+        "--schedule",
+        schedule,
+    ];
+    let more = [
+        "--publishers",
+        "6",
+        "--subscribers",
+        "2",
+        "--producer-id",
+        "scaling",
+        "--drain-timeout",
+        "60s",
+    ];
+    let job = sandbox
+        .start("load", &[&load[..], &more[..], &["--output", "json"]].concat())
+        .await;
 
     let (mut most, mut last, start) = (1, 1, Instant::now());
     loop {
         let replicas = sandbox.stateful_set_replicas("orders").await;
-        assert!((1..=4).contains(&replicas), "{replicas} brokers are out of bounds");
-        assert!(last - replicas <= 1, "shrunk by more than one ordinal at a time: {last} to {replicas}");
+        assert!(
+            (1..=4).contains(&replicas),
+            "{replicas} brokers are out of bounds"
+        );
+        assert!(
+            last - replicas <= 1,
+            "shrunk by more than one ordinal at a time: {last} to {replicas}"
+        );
         assert_volumes_hold_the_data(&sandbox, "events").await;
         most = most.max(replicas);
         if last != replicas {
-            println!("{:6.1} s  {last} -> {replicas} brokers", start.elapsed().as_secs_f64());
+            println!(
+                "{:6.1} s  {last} -> {replicas} brokers",
+                start.elapsed().as_secs_f64()
+            );
         }
         last = replicas;
         if most > 1 && replicas == 1 {
             break;
         }
-        assert!(start.elapsed() < Duration::from_secs(400), "at most {most} brokers, {replicas} at the end");
+        assert!(
+            start.elapsed() < Duration::from_secs(400),
+            "at most {most} brokers, {replicas} at the end"
+        );
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let summary = job.summary(Duration::from_secs(200)).await;
     assert_exactly_once(&summary);
-    let status = sandbox.broker("orders").await.status.expect("a status").autoscaling.expect("decisions");
-    assert!(status.decisions.iter().any(|decision| decision.to > decision.from), "{status:?}");
-    assert!(status.decisions.iter().any(|decision| decision.to < decision.from), "{status:?}");
+    let status = sandbox
+        .broker("orders")
+        .await
+        .status
+        .expect("a status")
+        .autoscaling
+        .expect("decisions");
+    assert!(
+        status
+            .decisions
+            .iter()
+            .any(|decision| decision.to > decision.from),
+        "{status:?}"
+    );
+    assert!(
+        status
+            .decisions
+            .iter()
+            .any(|decision| decision.to < decision.from),
+        "{status:?}"
+    );
     sandbox.remove().await;
 }
 
@@ -82,15 +137,30 @@ async fn kubectl_scale_down_drains_first_and_keeps_every_message() {
     sandbox.apply_topic("events", "orders", 6).await;
     sandbox.assigned("events").await;
 
-    let publish = ["bench", "--address", "orders.scale-by-hand:7400", "--topic", "events", "--rate", "500"];
+    let publish = [
+        "bench",
+        "--address",
+        "orders.scale-by-hand:7400",
+        "--topic",
+        "events",
+        "--rate",
+        "500",
+    ];
     let rest = ["--duration", "6s", "--producer-id", "by-hand", "--output", "json"];
-    let job = sandbox.start("publish", &[&publish[..], &rest[..], &["--mode", "publish"]].concat()).await;
+    let job = sandbox
+        .start(
+            "publish",
+            &[&publish[..], &rest[..], &["--mode", "publish"]].concat(),
+        )
+        .await;
     let published = job.summary(Duration::from_secs(60)).await;
     assert_eq!(published["acknowledged"], 3000, "{published}");
 
     let api: Api<MessageBroker> = sandbox.api();
     let scale = json!({"spec": {"replicas": 1}});
-    api.patch_scale("orders", &PatchParams::default(), &Patch::Merge(scale)).await.expect("scaling");
+    api.patch_scale("orders", &PatchParams::default(), &Patch::Merge(scale))
+        .await
+        .expect("scaling");
     let mut drained = BTreeSet::new();
     eventually(Duration::from_secs(120), "one broker to be left", || async {
         assert_volumes_hold_the_data(&sandbox, "events").await;
@@ -100,37 +170,67 @@ async fn kubectl_scale_down_drains_first_and_keeps_every_message() {
     sandbox.ready("orders", 1).await;
     drained.extend(sandbox.led("events").await.into_keys());
     assert_eq!(drained, BTreeSet::from(["orders-0".to_owned()]));
-    eventually(Duration::from_secs(60), "the volumes of the others to be removed", || async {
-        (sandbox.claims().await == ["data-orders-0"]).then_some(())
-    })
+    eventually(
+        Duration::from_secs(60),
+        "the volumes of the others to be removed",
+        || async { (sandbox.claims().await == ["data-orders-0"]).then_some(()) },
+    )
     .await;
 
     let address = "orders.scale-by-hand:7400";
-    let read = ["sub", "--address", address, "--topic", "events", "--group", "after", "--from", "earliest"];
-    let job = sandbox.start("read", &[&read[..], &["--max", "3000", "--timeout", "60s", "--output", "json"]].concat());
-    let (code, output) = job.await.end(Duration::from_secs(90)).await;
+    let read = [
+        "sub",
+        "--address",
+        address,
+        "--topic",
+        "events",
+        "--group",
+        "after",
+        "--from",
+        "earliest",
+    ];
+    let rest = ["--max", "3000", "--timeout", "60s", "--output", "json"];
+    let job = sandbox.start("read", &[&read[..], &rest[..]].concat()).await;
+    let (code, output) = job.end(Duration::from_secs(90)).await;
     assert_eq!(code, 0, "{output}");
-    assert_eq!(output.lines().filter(|line| line.contains("\"offset\"")).count(), 3000);
+    assert_eq!(
+        output.lines().filter(|line| line.contains("\"offset\"")).count(),
+        3000
+    );
     sandbox.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stateful_set_scaled_behind_the_operators_back_is_put_back_and_loses_no_volume() {
     let sandbox = Cluster::connect().await.sandbox("behind").await;
-    sandbox.apply_broker("orders", &small(2, &sandbox.cluster.image)).await;
+    sandbox
+        .apply_broker("orders", &small(2, &sandbox.cluster.image))
+        .await;
     sandbox.ready("orders", 2).await;
     sandbox.apply_topic("events", "orders", 4).await;
     sandbox.assigned("events").await;
     let before = sandbox.claims().await;
-    sandbox.cluster.kubectl(&["--namespace", "behind", "scale", "statefulset", "orders", "--replicas=3"]);
-    eventually(Duration::from_secs(60), "the StatefulSet to be put back", || async {
-        (sandbox.stateful_set_replicas("orders").await == 2).then_some(())
-    })
+    sandbox.cluster.kubectl(&[
+        "--namespace",
+        "behind",
+        "scale",
+        "statefulset",
+        "orders",
+        "--replicas=3",
+    ]);
+    eventually(
+        Duration::from_secs(60),
+        "the StatefulSet to be put back",
+        || async { (sandbox.stateful_set_replicas("orders").await == 2).then_some(()) },
+    )
     .await;
     sandbox.ready("orders", 2).await;
     let draining = condition(&sandbox.broker("orders").await, "Draining");
     assert!(draining.is_none_or(|(status, _, _)| status == "False"));
-    assert!(before.iter().all(|claim| claim.starts_with("data-orders-")), "{before:?}");
+    assert!(
+        before.iter().all(|claim| claim.starts_with("data-orders-")),
+        "{before:?}"
+    );
     assert!(before.len() == 2 && sandbox.claims().await.len() >= 2);
     sandbox.remove().await;
 }

@@ -55,12 +55,34 @@ impl Cluster {
         std::fs::write(file.path(), namespace.to_string()).expect("writing it");
         self.kubectl(&["apply", "-f", file.path().to_str().expect("a plain path")]);
         let crds = format!("{root}/charts/sluice-crds");
-        self.helm(&["upgrade", "--install", "sluice-crds", &crds, "--namespace", OPERATOR_NAMESPACE]);
+        self.helm(&[
+            "upgrade",
+            "--install",
+            "sluice-crds",
+            &crds,
+            "--namespace",
+            OPERATOR_NAMESPACE,
+        ]);
         let chart = format!("{root}/charts/sluice-operator");
         let repository = format!("image.repository={repository}");
         let tag = format!("image.tag={tag}");
-        let mut arguments = vec!["upgrade", "--install", "sluice", &chart, "--namespace", OPERATOR_NAMESPACE];
-        arguments.extend(["--set", &repository, "--set-string", &tag, "--wait", "--timeout", "2m"]);
+        let mut arguments = vec![
+            "upgrade",
+            "--install",
+            "sluice",
+            &chart,
+            "--namespace",
+            OPERATOR_NAMESPACE,
+        ];
+        arguments.extend([
+            "--set",
+            &repository,
+            "--set-string",
+            &tag,
+            "--wait",
+            "--timeout",
+            "2m",
+        ]);
         arguments.extend(more);
         self.helm(&arguments);
     }
@@ -82,7 +104,12 @@ impl Cluster {
 
     /// Cuts a node off, or links it again.
     pub fn link(&self, node: &str, linked: bool) {
-        script(&[if linked { "heal" } else { "partition" }, "--name", &self.name, node]);
+        script(&[
+            if linked { "heal" } else { "partition" },
+            "--name",
+            &self.name,
+            node,
+        ]);
     }
 
     /// A command inside the network of a node, with the cluster's DNS; its output.
@@ -96,29 +123,64 @@ impl Cluster {
         let containers = status.container_statuses.as_ref().expect("its containers");
         let id = containers[0].container_id.as_ref().expect("a running container");
         let id = id.rsplit('/').next().expect("an id");
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).expect("a node");
-        self.inside(&node, &["ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id]);
+        let node = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.node_name.clone())
+            .expect("a node");
+        self.inside(
+            &node,
+            &[
+                "ctr",
+                "--namespace",
+                "k8s.io",
+                "tasks",
+                "kill",
+                "--signal",
+                "SIGKILL",
+                id,
+            ],
+        );
     }
 
     /// A namespace of its own for a test, with Pod Security *restricted* enforced.
     pub async fn sandbox(self, name: &str) -> Sandbox {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        if namespaces.get_opt(name).await.expect("reading the namespace").is_some() {
+        if namespaces
+            .get_opt(name)
+            .await
+            .expect("reading the namespace")
+            .is_some()
+        {
             self.remove_namespace(name).await;
         }
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name,
             "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}))
         .expect("a namespace");
-        namespaces.create(&PostParams::default(), &namespace).await.expect("creating the namespace");
-        Sandbox { cluster: self, namespace: name.to_owned() }
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await
+            .expect("creating the namespace");
+        Sandbox {
+            cluster: self,
+            namespace: name.to_owned(),
+        }
     }
 
     /// Deletes a namespace and waits until it is gone with everything in it.
     pub async fn remove_namespace(&self, name: &str) {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        namespaces.delete(name, &DeleteParams::default()).await.expect("deleting the namespace");
+        namespaces
+            .delete(name, &DeleteParams::default())
+            .await
+            .expect("deleting the namespace");
         eventually(Duration::from_secs(90), "the namespace to be gone", || async {
-            namespaces.get_opt(name).await.expect("reading the namespace").is_none().then_some(())
+            namespaces
+                .get_opt(name)
+                .await
+                .expect("reading the namespace")
+                .is_none()
+                .then_some(())
         })
         .await;
     }
@@ -126,7 +188,9 @@ impl Cluster {
     /// The operator's pods, the leader and the one that stands by.
     pub async fn operator_pods(&self) -> Vec<Pod> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE);
-        let list = pods.list(&ListParams::default().labels("app.kubernetes.io/name=sluice-operator")).await;
+        let list = pods
+            .list(&ListParams::default().labels("app.kubernetes.io/name=sluice-operator"))
+            .await;
         list.expect("listing the operator's pods").items
     }
 
@@ -159,7 +223,10 @@ where
 /// `dev/cluster/cluster ARGUMENTS`; its output. Panics with what it said if it fails.
 pub fn script(arguments: &[&str]) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("dev/cluster/cluster");
-    let output = Command::new(path).args(arguments).output().expect("running dev/cluster/cluster");
+    let output = Command::new(path)
+        .args(arguments)
+        .output()
+        .expect("running dev/cluster/cluster");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "cluster {arguments:?}: {text}{error}");
