@@ -6,6 +6,7 @@ pub mod api;
 pub mod broker;
 pub mod cli;
 pub mod client;
+pub mod http;
 pub mod pb;
 pub mod scaling;
 pub mod shutdown;

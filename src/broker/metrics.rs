@@ -1,0 +1,209 @@
+//! What `/metrics` shows of a broker: its counters, read when asked. Label sets are closed.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::cpu;
+use super::server::Refusals;
+use super::service::Shared;
+
+/// Reads one broker's counters.
+pub struct BrokerMetrics {
+    /// The broker.
+    pub shared: Arc<Shared>,
+    /// Connections that were refused.
+    pub refusals: Arc<Refusals>,
+}
+
+impl fmt::Debug for BrokerMetrics {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("BrokerMetrics")
+            .field("broker", &self.shared.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Collector for BrokerMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let shared = &self.shared;
+        shared.count_clocks();
+        let counters = &shared.counters;
+        let seconds = |nanos: u64| nanos as f64 / 1e9;
+        for (name, help, value) in [
+            (
+                "accepted_messages",
+                "Messages let into the channel",
+                counters.accepted_messages.get(),
+            ),
+            (
+                "acked_messages",
+                "Messages acknowledged to publishers",
+                counters.acked_messages.get(),
+            ),
+            (
+                "acked_bytes",
+                "Bytes of acknowledged messages",
+                counters.acked_bytes.get(),
+            ),
+            (
+                "received_bytes",
+                "Bytes of messages taken from publishers",
+                counters.bytes_in.get(),
+            ),
+            (
+                "delivered_bytes",
+                "Bytes of messages delivered to consumers",
+                counters.bytes_out.get(),
+            ),
+            ("commits", "Group commits", counters.commits.get()),
+            (
+                "delivered_messages",
+                "Deliveries, redeliveries included",
+                counters.delivered_messages.get(),
+            ),
+            (
+                "redelivered_messages",
+                "Deliveries after a message's first",
+                counters.redelivered_messages.get(),
+            ),
+            (
+                "rejected_messages",
+                "Payloads answered with Rejected",
+                counters.rejected_messages.get(),
+            ),
+            (
+                "forwarded_messages",
+                "Messages passed on to their owner",
+                counters.forwarded_messages.get(),
+            ),
+        ] {
+            count(&mut encoder, name, help, value)?;
+        }
+        for (name, help, nanos) in [
+            ("commit_seconds", "Time in fdatasync", counters.commit_nanos.get()),
+            (
+                "append_seconds",
+                "Time in encoding and writing",
+                counters.append_nanos.get(),
+            ),
+            (
+                "publisher_blocked_seconds",
+                "Time of publish streams without credit",
+                counters.publisher_blocked_nanos.get(),
+            ),
+            (
+                "publisher_active_seconds",
+                "Time of publish streams with anything unacknowledged",
+                counters.publisher_active_nanos.get(),
+            ),
+            (
+                "consumer_starved_seconds",
+                "Time of members with messages waiting and no credit",
+                counters.consumer_starved_nanos.get(),
+            ),
+            ("cpu_seconds", "CPU time of the process", cpu::used_nanos()),
+        ] {
+            let counter = ConstCounter::new(seconds(nanos));
+            let name = format!("sluice_broker_{name}");
+            let metric = encoder.encode_descriptor(
+                &name,
+                help,
+                None,
+                prometheus_client::metrics::MetricType::Counter,
+            )?;
+            counter.encode(metric)?;
+        }
+        let (channel_messages, channel_bytes) = shared.channel.inside();
+        let (unconsumed, oldest) = shared.store.unconsumed();
+        let configuration = shared.store.configuration();
+        let generation = configuration
+            .borrow()
+            .as_ref()
+            .map_or(0, |known| known.generation);
+        for (name, help, value) in [
+            ("connections", "Connections open", counters.connections.get()),
+            ("streams", "Streams and calls open", counters.streams.get()),
+            (
+                "publish_streams",
+                "Publish streams open",
+                counters.publish_streams.get(),
+            ),
+            (
+                "channel_messages",
+                "Messages between the network and the log",
+                channel_messages,
+            ),
+            (
+                "channel_bytes",
+                "Bytes between the network and the log",
+                channel_bytes,
+            ),
+            (
+                "channel_capacity",
+                "Messages that may be between the network and the log",
+                u64::from(shared.channel.capacity()),
+            ),
+            (
+                "inflight_bytes",
+                "Bytes of messages that are not committed yet",
+                shared.inflight.used(),
+            ),
+            (
+                "unconsumed_messages",
+                "Messages that some group has not done",
+                unconsumed,
+            ),
+            (
+                "oldest_unconsumed_seconds",
+                "Age of the oldest of them",
+                oldest.as_secs(),
+            ),
+            ("memory_bytes", "Resident memory", cpu::resident_bytes()),
+            ("configuration_generation", "The newest configuration", generation),
+            (
+                "partitions_led",
+                "Partitions that take appends here",
+                shared.store.led().len() as u64,
+            ),
+            (
+                "cordoned",
+                "1 where the operator places nothing here",
+                u64::from(shared.is_cordoned()),
+            ),
+        ] {
+            let gauge = ConstGauge::new(value);
+            let name = format!("sluice_broker_{name}");
+            let metric = encoder.encode_descriptor(
+                &name,
+                help,
+                None,
+                prometheus_client::metrics::MetricType::Gauge,
+            )?;
+            gauge.encode(metric)?;
+        }
+        let help = "Connections refused or given up before their first stream";
+        let mut family = encoder.encode_descriptor(
+            "sluice_broker_refused_connections",
+            help,
+            None,
+            prometheus_client::metrics::MetricType::Counter,
+        )?;
+        for (reason, value) in self.refusals.all() {
+            ConstCounter::new(value).encode(family.encode_family(&[("reason", reason)])?)?;
+        }
+        Ok(())
+    }
+}
+
+fn count(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let name = format!("sluice_broker_{name}");
+    let metric =
+        encoder.encode_descriptor(&name, help, None, prometheus_client::metrics::MetricType::Counter)?;
+    ConstCounter::new(value).encode(metric)
+}

@@ -1,0 +1,319 @@
+//! A broker from start to stop. Listeners and the shutdown are given, so that tests run it in their own process.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::{HealthReporter, HealthService};
+
+use super::config::BrokerArgs;
+use super::counters::Counters;
+use super::cpu;
+use super::metrics::BrokerMetrics;
+use super::server::{Audience, Dispatch, Refusals, Server, Stop};
+use super::service::{BrokerService, ControlService, Limits, Parts, PeerService, Peers, Shared};
+use super::standalone;
+use super::store::{Store, StoreOptions};
+use crate::http::{Probes, serve as serve_http};
+use crate::pb;
+use crate::pb::control_server::ControlServer;
+use crate::pb::peer_server::PeerServer;
+
+/// The largest request on the control port: a configuration of many topics.
+const MAX_CONTROL_REQUEST_BYTES: usize = 64 << 20;
+
+/// Why a broker did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// An address could not be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error("cannot open the store: {0}")]
+    Store(String),
+    /// The configuration that a standalone broker made for itself was refused.
+    #[error("cannot configure the standalone broker: {0}")]
+    Standalone(String),
+    /// The reflection service could not be built.
+    #[error("cannot serve reflection: {0}")]
+    Reflection(String),
+    /// The runtime could not be started.
+    #[error("cannot start the runtime: {0}")]
+    Runtime(io::Error),
+}
+
+/// The broker's listeners, bound.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For publishers and subscribers.
+    pub data: TcpListener,
+    /// For the operator and other brokers.
+    pub control: TcpListener,
+    /// For probes and metrics.
+    pub http: TcpListener,
+}
+
+impl Listeners {
+    /// Binds what the flags say; port 0 takes any that is free.
+    ///
+    /// # Errors
+    /// An address cannot be listened on.
+    pub async fn bind(args: &BrokerArgs) -> Result<Self, RunError> {
+        Ok(Self {
+            data: bind(args.listen).await?,
+            control: bind(args.control_listen).await?,
+            http: bind(args.http_listen).await?,
+        })
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| RunError::Listen { address, error })
+}
+
+/// Runs `sluice broker` until SIGTERM or SIGINT, on a runtime of its own that fits the container's CPU quota.
+///
+/// # Errors
+/// The broker did not start.
+pub fn start(args: BrokerArgs) -> Result<(), RunError> {
+    let threads = if args.threads == 0 {
+        cpu::worker_threads()
+    } else {
+        args.threads
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(RunError::Runtime)?;
+    let result = runtime.block_on(async {
+        let listeners = Listeners::bind(&args).await?;
+        let shutdown = CancellationToken::new();
+        let _signals = AbortOnDropHandle::new(tokio::spawn(on_signal(shutdown.clone())));
+        run(args, listeners, shutdown).await
+    });
+    // What is still running (a copy from another broker) is safe to cut.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    result
+}
+
+async fn on_signal(shutdown: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! {
+                _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
+                _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
+            }
+            shutdown.cancel();
+        }
+        (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "signals are not handled"),
+    }
+}
+
+/// Runs a broker until `shutdown`; then it finishes what was accepted, closes the log and returns, within
+/// `--shutdown-grace`.
+///
+/// # Errors
+/// The broker did not start.
+pub async fn run(
+    args: BrokerArgs,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let broker: Arc<OnceLock<Arc<Shared>>> = Arc::default();
+    let probes = Arc::new(probes(&broker, shutdown.clone()));
+    let stopped = CancellationToken::new();
+    let _http = AbortOnDropHandle::new(tokio::spawn(serve_http(
+        listeners.http,
+        Arc::clone(&probes),
+        stopped.clone(),
+    )));
+
+    let shared = open(&args).await?;
+    let refusals = Arc::new(Refusals::default());
+    let metrics = BrokerMetrics {
+        shared: Arc::clone(&shared),
+        refusals: Arc::clone(&refusals),
+    };
+    probes.metrics.lock().register_collector(Box::new(metrics));
+    let _ = broker.set(Arc::clone(&shared));
+
+    if args.standalone {
+        let data = listeners.data.local_addr().ok();
+        let control = listeners.control.local_addr().ok();
+        let configuration = standalone::configuration(&args, data, control);
+        configure(&shared.store, configuration)
+            .await
+            .map_err(RunError::Standalone)?;
+    }
+
+    let stop = Stop {
+        drain: CancellationToken::new(),
+        kill: CancellationToken::new(),
+    };
+    let health = HealthReporter::new();
+    health
+        .set_service_status("sluice.v1.Broker", ServingStatus::Serving)
+        .await;
+    let data = Server {
+        listener: listeners.data,
+        audience: Audience::Clients,
+        dispatch: data_dispatch(&shared, &health)?,
+        shared: Arc::clone(&shared),
+        refusals: Arc::clone(&refusals),
+    };
+    let control = Server {
+        listener: listeners.control,
+        audience: Audience::Control,
+        dispatch: control_dispatch(&shared, &health),
+        shared: Arc::clone(&shared),
+        refusals,
+    };
+    let mut data = AbortOnDropHandle::new(tokio::spawn(data.run(stop.clone())));
+    // The operator is answered until all is done: it may seal and configure while clients are drained.
+    let control_stop = Stop {
+        drain: CancellationToken::new(),
+        kill: stop.kill.clone(),
+    };
+    let mut control = AbortOnDropHandle::new(tokio::spawn(control.run(control_stop.clone())));
+    tracing::info!(broker = %args.name, standalone = args.standalone, "serving");
+
+    shutdown.cancelled().await;
+    let deadline = tokio::time::Instant::now() + args.shutdown_grace;
+    // The log's last commit and close need a little of the grace.
+    let cut = deadline - (args.shutdown_grace / 5).min(Duration::from_secs(3));
+    health.set_service_status("", ServingStatus::NotServing).await;
+    health
+        .set_service_status("sluice.v1.Broker", ServingStatus::NotServing)
+        .await;
+    shared.drain();
+    stop.drain.cancel();
+    if tokio::time::timeout_at(cut, &mut data).await.is_err() {
+        tracing::warn!("connections were still open at the end of the grace period");
+    }
+    control_stop.drain.cancel();
+    let soon = cut.min(tokio::time::Instant::now() + Duration::from_secs(1));
+    let _ = tokio::time::timeout_at(soon, &mut control).await;
+    stop.kill.cancel();
+    if tokio::time::timeout_at(deadline, shared.store.close())
+        .await
+        .is_err()
+    {
+        tracing::error!("the log was not closed in time");
+    }
+    stopped.cancel();
+    tracing::info!(broker = %args.name, "stopped");
+    Ok(())
+}
+
+/// Opens the store, which may take a while after a crash, and puts the services' state together.
+async fn open(args: &BrokerArgs) -> Result<Arc<Shared>, RunError> {
+    let counters = Arc::new(Counters::default());
+    let peers = Arc::new(Peers::new());
+    let options = StoreOptions {
+        directory: args.data_dir.clone(),
+        broker: args.name.clone(),
+        segment_bytes: args.segment_bytes,
+    };
+    let opening = {
+        let counters = Arc::clone(&counters);
+        tokio::task::spawn_blocking(move || Store::open(options, counters))
+    };
+    let store = opening
+        .await
+        .map_err(|error| RunError::Store(error.to_string()))?
+        .map_err(RunError::Store)?;
+    Ok(Shared::new(Parts {
+        name: args.name.clone(),
+        cluster: args.cluster.clone(),
+        store,
+        counters,
+        peers,
+        limits: Limits {
+            max_connections: args.max_connections,
+            max_streams_per_connection: args.max_streams_per_connection,
+            max_message_bytes: args.max_message_bytes,
+            max_inflight_bytes: args.max_inflight_bytes,
+        },
+        channel_capacity: args.channel_capacity,
+        topic_wait: args.topic_wait,
+    }))
+}
+
+async fn configure(store: &Arc<Store>, configuration: pb::Configuration) -> Result<(), String> {
+    let store = Arc::clone(store);
+    let problems = tokio::task::spawn_blocking(move || store.configure(&configuration))
+        .await
+        .map_err(|error| error.to_string())??;
+    match problems.first() {
+        Some(problem) => Err(format!(
+            "{}/{}: {}",
+            problem.topic, problem.partition, problem.reason
+        )),
+        None => Ok(()),
+    }
+}
+
+fn data_dispatch(shared: &Arc<Shared>, health: &HealthReporter) -> Result<Dispatch, RunError> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name("sluice.v1.Broker")
+        .with_service_name("grpc.health.v1.Health")
+        .build_v1()
+        .map_err(|error| RunError::Reflection(error.to_string()))?;
+    let rest = Routes::new(health_server(health)).add_service(reflection);
+    Ok(Dispatch {
+        broker: Some(Arc::new(BrokerService::new(Arc::clone(shared)))),
+        max_request_bytes: shared.credit.limits().max_request_bytes(),
+        rest: rest.prepare(),
+    })
+}
+
+fn control_dispatch(shared: &Arc<Shared>, health: &HealthReporter) -> Dispatch {
+    let control = ControlServer::new(ControlService::new(Arc::clone(shared)))
+        .max_decoding_message_size(MAX_CONTROL_REQUEST_BYTES);
+    let peer = PeerServer::new(PeerService::new(Arc::clone(shared)));
+    Dispatch {
+        broker: None,
+        max_request_bytes: 0,
+        rest: Routes::new(health_server(health))
+            .add_service(control)
+            .add_service(peer)
+            .prepare(),
+    }
+}
+
+fn health_server(health: &HealthReporter) -> tonic_health::pb::health_server::HealthServer<HealthService> {
+    tonic_health::pb::health_server::HealthServer::new(HealthService::from_health_reporter(health.clone()))
+}
+
+fn probes(broker: &Arc<OnceLock<Arc<Shared>>>, shutdown: CancellationToken) -> Probes {
+    let ready = Arc::clone(broker);
+    Probes {
+        healthy: Box::new(|| Ok(())),
+        ready: Box::new(move || match ready.get() {
+            _ if shutdown.is_cancelled() => Err("stopping".to_owned()),
+            None => Err("recovering the log".to_owned()),
+            Some(shared) if shared.is_confirmed() => Ok(()),
+            Some(_) => Err("waiting for the operator's first configuration".to_owned()),
+        }),
+        metrics: Mutex::new(Registry::default()),
+    }
+}

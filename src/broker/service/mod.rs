@@ -1,0 +1,33 @@
+//! Between gRPC and the core: every call of `Broker`, `Control` and `Peer`.
+
+mod broker;
+pub mod clock;
+pub mod control;
+pub mod credit;
+mod delivery;
+mod fence;
+mod forward;
+mod intake;
+pub mod outbox;
+mod payload;
+mod peer;
+pub mod peer_client;
+mod publish;
+mod publish_out;
+mod remote;
+mod rounds;
+mod send;
+mod settle;
+pub mod shared;
+pub mod signals;
+mod subscribe;
+mod subscribe_out;
+mod token;
+mod topology;
+
+pub use broker::BrokerService;
+pub use control::ControlService;
+pub use credit::Limits;
+pub use peer::PeerService;
+pub use peer_client::Peers;
+pub use shared::{Parts, Shared};

@@ -1,0 +1,148 @@
+//! What waits to be sent on a response stream. A session's task fills it; the transport takes from it as fast as
+//! the client reads. So a session never waits for a client that does not read, and goes on draining its requests.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use futures::Stream;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Status;
+
+/// What is sent next. Implementations merge what can be merged, so that it stays bounded while nobody takes.
+pub trait Queue: Default + Send + 'static {
+    /// A response.
+    type Item: Send + 'static;
+
+    /// Takes the next response.
+    fn pop(&mut self) -> Option<Self::Item>;
+}
+
+/// The two ends share one.
+pub struct Outbox<Q> {
+    inner: Mutex<Inner<Q>>,
+    taken: Notify,
+}
+
+struct Inner<Q> {
+    queue: Q,
+    end: Option<Result<(), Status>>,
+    waker: Option<Waker>,
+}
+
+impl<Q: Queue> Outbox<Q> {
+    /// An empty one.
+    pub fn new() -> Arc<Self> {
+        let inner = Inner {
+            queue: Q::default(),
+            end: None,
+            waker: None,
+        };
+        Arc::new(Self {
+            inner: Mutex::new(inner),
+            taken: Notify::new(),
+        })
+    }
+
+    /// Adds to the queue and wakes the transport.
+    pub fn push(&self, add: impl FnOnce(&mut Q)) {
+        let mut inner = self.inner.lock();
+        add(&mut inner.queue);
+        let waker = inner.waker.take();
+        drop(inner);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Looks at the queue.
+    pub fn look<T>(&self, read: impl FnOnce(&Q) -> T) -> T {
+        read(&self.inner.lock().queue)
+    }
+
+    /// Ends the stream once all that waits is sent. Only the first end counts.
+    pub fn end(&self, end: Result<(), Status>) {
+        let mut inner = self.inner.lock();
+        if inner.end.is_none() {
+            inner.end = Some(end);
+        }
+        if let Some(waker) = inner.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Waits until the transport has taken something since the last wait. Cancel-safe.
+    pub async fn taken(&self) {
+        self.taken.notified().await;
+    }
+}
+
+/// Ends the outbox when the session's task goes away for whatever reason, so that no client waits for ever.
+pub struct EndOnDrop<Q: Queue>(pub Arc<Outbox<Q>>);
+
+impl<Q: Queue> Drop for EndOnDrop<Q> {
+    fn drop(&mut self) {
+        self.0.end(Err(Status::internal(
+            "the broker's session ended without an answer; open it again",
+        )));
+    }
+}
+
+/// The response stream. Dropping it ends the session's task, and with it everything the session holds.
+pub struct OutboxStream<Q: Queue> {
+    outbox: Arc<Outbox<Q>>,
+    _task: AbortOnDropHandle<()>,
+    ended: bool,
+}
+
+impl<Q: Queue> OutboxStream<Q> {
+    /// Runs `session` for as long as the stream lives.
+    pub fn spawn<F>(outbox: Arc<Outbox<Q>>, session: F) -> Self
+    where
+        F: Future<Output = Result<(), Status>> + Send + 'static,
+    {
+        let end = EndOnDrop(Arc::clone(&outbox));
+        let task = tokio::spawn(async move {
+            let result = session.await;
+            end.0.end(result);
+        });
+        Self {
+            outbox,
+            _task: AbortOnDropHandle::new(task),
+            ended: false,
+        }
+    }
+}
+
+impl<Q: Queue> Stream for OutboxStream<Q> {
+    type Item = Result<Q::Item, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let mut inner = self.outbox.inner.lock();
+        if let Some(item) = inner.queue.pop() {
+            drop(inner);
+            self.outbox.taken.notify_one();
+            return Poll::Ready(Some(Ok(item)));
+        }
+        match inner.end.take() {
+            Some(end) => {
+                inner.end = Some(Ok(()));
+                drop(inner);
+                self.ended = true;
+                Poll::Ready(end.err().map(Err))
+            }
+            None => {
+                let waker = context.waker();
+                if !inner.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+                    inner.waker = Some(waker.clone());
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
