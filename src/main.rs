@@ -19,10 +19,11 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     telemetry::init(cli.command.default_log_filter()).map_err(Failure::Usage)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start threads")?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = cli.command.worker_threads() {
+        builder.worker_threads(threads);
+    }
+    let runtime = builder.enable_all().build().context("cannot start threads")?;
     let result = runtime.block_on(cli.command.run());
     // A read of stdin that nobody waits for any more would hold up the end.
     runtime.shutdown_background();

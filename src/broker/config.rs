@@ -13,7 +13,7 @@ use crate::api::DurationString;
 ///
 /// In a cluster the operator configures it; with `--standalone` it configures itself:
 ///
-///     sluice broker --standalone --data-dir /tmp/broker --topic orders:4
+/// sluice broker --standalone --data-dir /tmp/broker --topic orders:4
 #[derive(Debug, Clone, Args)]
 pub struct BrokerArgs {
     /// The broker's name, for example orders-0. Kept on the disk: a directory of another broker is refused.

@@ -15,4 +15,4 @@ pub mod service;
 pub mod standalone;
 pub mod store;
 
-pub use run::{Listeners, RunError, run, start};
+pub use run::{Listeners, RunError, run};

@@ -16,7 +16,6 @@ use tonic_health::server::{HealthReporter, HealthService};
 
 use super::config::BrokerArgs;
 use super::counters::Counters;
-use super::cpu;
 use super::metrics::BrokerMetrics;
 use super::server::{Audience, Dispatch, Refusals, Server, Stop};
 use super::service::{BrokerService, ControlService, Limits, Parts, PeerService, Peers, Shared};
@@ -50,9 +49,6 @@ pub enum RunError {
     /// The reflection service could not be built.
     #[error("cannot serve reflection: {0}")]
     Reflection(String),
-    /// The runtime could not be started.
-    #[error("cannot start the runtime: {0}")]
-    Runtime(io::Error),
 }
 
 /// The broker's listeners, bound.
@@ -84,46 +80,6 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, RunError> {
     TcpListener::bind(address)
         .await
         .map_err(|error| RunError::Listen { address, error })
-}
-
-/// Runs `sluice broker` until SIGTERM or SIGINT, on a runtime of its own that fits the container's CPU quota.
-///
-/// # Errors
-/// The broker did not start.
-pub fn start(args: BrokerArgs) -> Result<(), RunError> {
-    let threads = if args.threads == 0 {
-        cpu::worker_threads()
-    } else {
-        args.threads
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build()
-        .map_err(RunError::Runtime)?;
-    let result = runtime.block_on(async {
-        let listeners = Listeners::bind(&args).await?;
-        let shutdown = CancellationToken::new();
-        let _signals = AbortOnDropHandle::new(tokio::spawn(on_signal(shutdown.clone())));
-        run(args, listeners, shutdown).await
-    });
-    // What is still running (a copy from another broker) is safe to cut.
-    runtime.shutdown_timeout(Duration::from_millis(500));
-    result
-}
-
-async fn on_signal(shutdown: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
-                _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
-            }
-            shutdown.cancel();
-        }
-        (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "signals are not handled"),
-    }
 }
 
 /// Runs a broker until `shutdown`; then it finishes what was accepted, closes the log and returns, within

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
-use super::{Failure, bench, crd, publish, subscribe};
+use super::{Failure, bench, broker, crd, publish, subscribe};
+use crate::broker::config::BrokerArgs;
 
 const AFTER_HELP: &str = "\
 Every flag can also be given as the environment variable that is shown with it.
@@ -28,6 +29,8 @@ pub struct Cli {
 /// What can be done.
 #[derive(Subcommand, Debug)]
 pub enum Command {
+    /// Run one broker
+    Broker(Box<BrokerArgs>),
     /// Print the CustomResourceDefinitions
     Crd(crd::Arguments),
     /// Publish messages
@@ -60,7 +63,16 @@ impl Command {
     /// What is logged where `SLUICE_LOG` does not say it: services log what they do, commands only what is wrong.
     pub fn default_log_filter(&self) -> &'static str {
         match self {
+            Self::Broker(_) => "info",
             Self::Crd(_) | Self::Pub(_) | Self::Sub(_) | Self::Bench(_) => "warn",
+        }
+    }
+
+    /// How many threads it is worth; `None`: one for each core.
+    pub fn worker_threads(&self) -> Option<usize> {
+        match self {
+            Self::Broker(arguments) => Some(broker::worker_threads(arguments)),
+            _ => None,
         }
     }
 
@@ -70,6 +82,7 @@ impl Command {
     /// It failed, or was asked for something that makes no sense.
     pub async fn run(self) -> Result<(), Failure> {
         match self {
+            Self::Broker(arguments) => broker::run(*arguments).await,
             Self::Crd(arguments) => crd::run(&arguments, &mut std::io::stdout().lock())
                 .map_err(|error| Failure::Failed(error.to_string())),
             Self::Pub(arguments) => publish::run(arguments).await,

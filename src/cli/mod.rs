@@ -1,6 +1,7 @@
 //! The commands that people type.
 
 pub mod bench;
+pub mod broker;
 pub mod command;
 pub mod crd;
 mod failure;

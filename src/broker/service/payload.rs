@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::Code;
 
+use crate::api::partitioner::{murmur2, partition_for_key};
 use crate::broker::store::{NewMessage, Partition, TopicView};
 use crate::pb;
 
@@ -116,7 +117,7 @@ impl Spread {
         if let Some(partition) = payload.partition {
             partition
         } else if !payload.key.is_empty() {
-            (murmur2(&payload.key) & 0x7fff_ffff) % partitions
+            partition_for_key(&payload.key, partitions)
         } else if self.fixed {
             self.next.wrapping_add((payload.sequence >> 6) as u32) % partitions
         } else {
@@ -176,44 +177,9 @@ pub(super) fn headers(headers: &[(String, bytes::Bytes)]) -> Vec<pb::Header> {
         .collect()
 }
 
-/// Kafka's `Utils.murmur2`, with which its default partitioner places keys.
-pub(super) fn murmur2(data: &[u8]) -> u32 {
-    const M: u32 = 0x5bd1_e995;
-    let mut hash = 0x9747_b28c ^ data.len() as u32;
-    let (words, rest) = data.as_chunks::<4>();
-    for word in words {
-        let mut word = u32::from_le_bytes(*word).wrapping_mul(M);
-        word ^= word >> 24;
-        hash = hash.wrapping_mul(M) ^ word.wrapping_mul(M);
-    }
-    if !rest.is_empty() {
-        for (index, byte) in rest.iter().enumerate() {
-            hash ^= u32::from(*byte) << (8 * index);
-        }
-        hash = hash.wrapping_mul(M);
-    }
-    hash ^= hash >> 13;
-    hash = hash.wrapping_mul(M);
-    hash ^ (hash >> 15)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn keys_are_hashed_as_kafka_does() {
-        // From Kafka's UtilsTest.
-        for (key, hash) in [
-            ("21", -973_932_308),
-            ("foobar", -790_332_482),
-            ("a-little-bit-long-string", -985_981_536),
-            ("a-little-bit-longer-string", -1_486_304_829),
-            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
-        ] {
-            assert_eq!(murmur2(key.as_bytes()) as i32, hash, "{key}");
-        }
-    }
 
     #[test]
     fn a_bad_payload_is_named_with_what_to_do() {

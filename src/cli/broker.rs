@@ -1,0 +1,30 @@
+//! `sluice broker`: one broker, until SIGTERM.
+
+use super::Failure;
+use crate::broker::config::BrokerArgs;
+use crate::broker::{Listeners, cpu};
+use crate::shutdown;
+
+/// Threads that are worth having: what the flag says, else what the container's CPU quota is good for.
+pub fn worker_threads(arguments: &BrokerArgs) -> usize {
+    if arguments.threads == 0 {
+        cpu::worker_threads()
+    } else {
+        arguments.threads
+    }
+}
+
+/// Runs the broker.
+///
+/// # Errors
+/// It did not start.
+pub async fn run(arguments: BrokerArgs) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
+    let shutdown = shutdown::on_signals().map_err(|error| failed(&error))?;
+    let listeners = Listeners::bind(&arguments)
+        .await
+        .map_err(|error| failed(&error))?;
+    crate::broker::run(arguments, listeners, shutdown)
+        .await
+        .map_err(|error| failed(&error))
+}
