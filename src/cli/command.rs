@@ -26,18 +26,14 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// What can be done.
+/// What can be done. Each command's help is the documentation of its arguments.
 #[derive(Subcommand, Debug)]
+#[allow(missing_docs)]
 pub enum Command {
-    /// Run one broker
     Broker(Box<BrokerArgs>),
-    /// Print the CustomResourceDefinitions
     Crd(crd::Arguments),
-    /// Publish messages
     Pub(publish::Arguments),
-    /// Receive messages
     Sub(subscribe::Arguments),
-    /// Load a cluster, and check every message
     Bench(bench::Arguments),
 }
 

@@ -16,13 +16,16 @@ use crate::client::{Message, PublishError, Publisher, Receipt, Stored};
 
 const EXAMPLES: &str = "\
 Examples:
-  sluice pub --topic payments 'paid 17 EUR'                   one message
-  sluice pub --topic payments --key customer-42 one two       two, one after the other in one partition
-  journalctl -f -o json | sluice pub --topic logs             every line of stdin, as it comes
+  sluice pub --topic payments 'paid 17 EUR'
+        one message
+  sluice pub --topic payments --key customer-42 one two
+        two, one after the other in one partition
+  journalctl -f -o json | sluice pub --topic logs
+        every line of stdin, as it comes
   sluice pub --topic payments --file payments.jsonl --producer-id import-7
-        again and again until it succeeds: each line is stored once, because the line number is its sequence
+        again and again until it succeeds: each line is stored once, because its number is its sequence
 
-Exit codes: 0 all messages are acknowledged; 1 one was rejected or not acknowledged in time; 2 usage.";
+Exit codes: 0 all are acknowledged; 1 one was rejected or not acknowledged in time; 2 usage.";
 
 /// Messages whose receipts are waited for at a time.
 const WINDOW: usize = 4096;

@@ -12,16 +12,19 @@ use crate::shutdown;
 
 const EXAMPLES: &str = "\
 Examples:
-  sluice sub --topic payments --group me                       everything, then what comes
-  sluice sub --topic payments --group me --from latest         only what comes
-  sluice sub --topic payments --group me --max 1 --timeout 5s  one message; exit code 1 if none comes in 5 s
+  sluice sub --topic payments --group me
+        everything, then what comes
+  sluice sub --topic payments --group me --from latest
+        only what comes
+  sluice sub --topic payments --group me --max 1 --timeout 5s
+        one message; exit code 1 if none comes in 5 s
   sluice sub --topic payments --group audit --from time:2026-01-31T12:00:00Z --output json | jq .key
 
-Members of one group share the messages; each group gets all of them. --from only holds where the group has no
-progress yet: a second run goes on where the first one ended.
+Members of one group share the messages; each group gets all of them. --from only holds where the
+group has no progress yet: a second run goes on where the first one ended.
 
-Exit codes: 0 stopped by a signal, by --max, or by --timeout without --max; 1 it failed, or fewer than --max
-messages came before --timeout; 2 usage.";
+Exit codes: 0 stopped by a signal, by --max, or by --timeout without --max; 1 it failed, or fewer than
+--max messages came before --timeout; 2 usage.";
 
 /// Messages that are printed and acknowledged together.
 const BATCH: usize = 256;

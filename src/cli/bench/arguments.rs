@@ -13,20 +13,24 @@ use crate::client::Start;
 
 const EXAMPLES: &str = "\
 Examples:
-  sluice bench --topic load --rate 20000 --duration 60s            open loop: latency counts from the intended time
-  sluice bench --topic load --rate 0 --duration 30s --publishers 8   as fast as credit allows
+  sluice bench --topic load --rate 20000 --duration 60s
+        open loop: latencies count from the intended send times
+  sluice bench --topic load --rate 0 --duration 30s --publishers 8
+        as fast as credit allows
   sluice bench --topic load --schedule 1000:30s,5000:60s,1000:120s --producer-id demo --output json
   sluice bench --topic load --mode publish --run-id 7 --rate 100 --record acked.txt
   sluice bench --topic load --mode subscribe --run-id 7 --duration 60s
 
-Every message carries its run, producer, number, intended time and a checksum, and every one is checked.
-lost: acknowledged and not delivered by the end of --drain-timeout. duplicated: stored more than once (the same
-message at two places; a second delivery of the same place is redelivered, which at-least-once delivery allows).
-reordered: a producer's messages in another order in their partition. unknown: not acknowledged by the end, which is
-neither stored nor lost for certain. Latencies of an open loop are free of coordinated omission.
+Every message carries its run, producer, number, intended time and a checksum; each one is checked.
+  lost         acknowledged, and not delivered by the end of --drain-timeout
+  duplicated   stored more than once: the same message at two places
+  redelivered  the same place delivered again, which at-least-once delivery allows
+  reordered    a producer's messages in another order within their partition
+  unknown      not acknowledged by the end: neither stored nor lost for certain
+Latencies of an open loop are free of coordinated omission.
 
-Exit codes: 0 nothing is wrong; 1 messages were lost or damaged, or (with --producer-id) duplicated or reordered, or
-it failed; 2 usage.";
+Exit codes: 0 nothing is wrong; 1 it failed, or messages were lost or damaged, or with --producer-id
+duplicated or reordered; 2 usage.";
 
 /// Loads a cluster with messages of known content and checks every one of them for loss, duplication and order.
 ///

@@ -174,33 +174,35 @@ impl Driver {
 
     fn move_partition(&mut self, index: usize, moved: &pb::Moved, now: Instant) {
         add(&self.stats.moves, 1);
+        let number = moved.partition as usize;
+        // Every batch that was on its way is answered; only the first answer is news.
+        let is_news = self
+            .partitions
+            .get(number)
+            .is_some_and(|partition| partition.link == Some(index));
         for sequence in &moved.sequences {
             self.refuse(index, *sequence);
         }
-        let here = self.links[index].address.clone();
-        let Some(partition) = self.partitions.get_mut(moved.partition as usize) else {
+        if !is_news {
             return;
-        };
-        if partition.link == Some(index) {
-            self.detach(moved.partition as usize);
         }
-        let partition = &mut self.partitions[moved.partition as usize];
+        self.detach(number);
+        let here = self.links[index].address.clone();
+        let partition = &mut self.partitions[number];
         let wait = partition.backoff.next();
-        let is_repeated = partition.backoff.failures() > 1;
-        if moved.epoch > partition.epoch && !moved.address.is_empty() && *moved.address != *here {
+        let knows_better = moved.epoch > partition.epoch && !moved.address.is_empty();
+        if knows_better && *moved.address != *here {
             partition.hint = Some((moved.epoch, moved.address.as_str().into()));
+            let is_repeated = partition.backoff.failures() > REFUSALS;
             partition.not_before = is_repeated.then(|| now + wait);
-        } else if moved.epoch >= partition.epoch {
-            // It does not know the owner, or it is itself the one that we take for the owner.
+        } else {
+            // It does not know the owner, is itself the one that we take for the owner, or is behind.
             partition.hint = None;
             partition.not_before = Some(now + wait);
-        } else {
-            partition.not_before = is_repeated.then(|| now + wait);
         }
-        if partition.backoff.failures() >= REFUSALS {
+        if partition.backoff.failures() > REFUSALS {
             self.client.inner.refresh.notify_one();
         }
-        self.is_moving = true;
     }
 
     /// The stream is gone, and nobody knows what became of the unanswered messages: they are sent again, in their
@@ -212,7 +214,7 @@ impl Driver {
             return;
         };
         session.task.abort();
-        let is_expected = session.draining && session.sent.is_empty();
+        let is_expected = session.draining && session.is_settled();
         let mut back = std::collections::VecDeque::new();
         for entry in session.sent.into_iter().filter_map(|sent| sent.entry) {
             let partition = &mut self.partitions[entry.partition as usize];

@@ -41,7 +41,7 @@ impl Driver {
                 let ends_now = link
                     .session
                     .as_ref()
-                    .is_some_and(|s| s.draining && s.sent.is_empty());
+                    .is_some_and(|s| s.draining && s.is_settled());
                 if !ends_now {
                     break;
                 }
@@ -59,7 +59,7 @@ impl Driver {
         let is_unused = link.partitions == 0 && link.queue.is_empty();
         let done = link
             .session
-            .take_if(|s| s.sent.is_empty() && (s.draining || is_unused));
+            .take_if(|s| s.is_settled() && (s.draining || is_unused));
         if let Some(session) = done {
             link.is_full = false;
             self.ending.push((now + ENDING, session.task));

@@ -95,9 +95,13 @@ impl Session {
         Some(entry)
     }
 
-    /// Takes the oldest message if its sequence is not above `sequence`, and was not refused before.
+    /// Takes the oldest message that is unanswered, if its sequence is not above `sequence`.
     pub(super) fn pop_acked(&mut self, sequence: u64) -> Option<Entry> {
-        while self.sent.front().is_some_and(|sent| sent.sequence <= sequence) {
+        while self
+            .sent
+            .front()
+            .is_some_and(|sent| sent.entry.is_none() || sent.sequence <= sequence)
+        {
             let sent = self.sent.pop_front()?;
             if sent.entry.is_some() {
                 self.sent_messages -= 1;
@@ -106,6 +110,11 @@ impl Session {
             }
         }
         None
+    }
+
+    /// Whether everything that was sent is answered.
+    pub(super) fn is_settled(&self) -> bool {
+        self.sent_messages == 0
     }
 }
 
