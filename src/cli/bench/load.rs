@@ -17,6 +17,9 @@ pub(super) const MOST_NUMBERS: u64 = 1 << NUMBER_BITS;
 /// Messages that are due within this time are handed over together.
 const TICK: Duration = Duration::from_millis(1);
 
+/// Messages that were due and could not be handed over for lack of room are tried for so long after the end.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// A publisher of this run, whose acknowledgements are entered.
 pub(super) fn publisher(run: &Arc<Run>, client: &Client, index: u32) -> Publisher {
     let arguments = &run.arguments;
@@ -75,7 +78,11 @@ pub(super) async fn load(
     index: u32,
     stop: CancellationToken,
 ) {
-    let end = run.clock.instant_of(run.schedule.duration());
+    let mut end = run.schedule.duration();
+    if run.schedule.is_paced() {
+        end += GRACE;
+    }
+    let end = run.clock.instant_of(end);
     let publish = publish(&run, &publishers[index as usize], index);
     tokio::select! {
         () = publish => {}
