@@ -1,0 +1,439 @@
+//! One cluster's placement loop: reads topics and brokers, plans, carries it out, tells the brokers.
+//!
+//! It may die at any point: everything it must remember is in the MessageTopics' status and on the brokers' disks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::chain;
+use super::disks::Disks;
+use super::execute::{self, Clients};
+use super::model::{Broker, Model};
+use super::plan::{self, Plan};
+use super::topics::{self, Listed, StoredTopic};
+use super::{assemble, report};
+use crate::api::topic_status::{MessageTopicStatus, PartitionStatus};
+use crate::api::{MessageTopicSpec, names};
+use crate::operator::cluster::{Cluster, Directive, Facts, LinkFacts};
+use crate::operator::context::Context;
+use crate::operator::error::ApiError;
+use crate::operator::pressure::{Link, LinkContext, LinkState, Target};
+use crate::pb::Configuration;
+
+/// How soon to look again while something moves.
+const BUSY: Duration = Duration::from_millis(400);
+/// How soon to look again at rest.
+const IDLE: Duration = Duration::from_secs(90);
+/// Events that come together are handled together.
+const GATHER: Duration = Duration::from_millis(15);
+/// How long new partitions wait for brokers that are about to serve.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// For how long after the start brokers that are not connected yet are not reported as away.
+const STARTING: Duration = Duration::from_secs(8);
+
+/// Starts the placement of a cluster.
+pub fn start(context: Arc<Context>, cluster: Arc<Cluster>) {
+    let engine = Engine {
+        configuration: watch::Sender::new(None),
+        counter: 0,
+        disks: Disks::default(),
+        known: BTreeMap::new(),
+        unassigned_since: None,
+        empty_since: None,
+        blocked: BTreeMap::new(),
+        autocreate: super::autocreate::Autocreate::default(),
+        context,
+        cluster,
+    };
+    tokio::spawn(engine.run());
+}
+
+struct Engine {
+    context: Arc<Context>,
+    cluster: Arc<Cluster>,
+    configuration: watch::Sender<Option<Arc<Configuration>>>,
+    counter: u64,
+    disks: Disks,
+    known: BTreeMap<String, MessageTopicSpec>,
+    unassigned_since: Option<Instant>,
+    empty_since: Option<(u32, Instant)>,
+    blocked: BTreeMap<String, u64>,
+    autocreate: super::autocreate::Autocreate,
+}
+
+impl Engine {
+    async fn run(mut self) {
+        let cluster = Arc::clone(&self.cluster);
+        let mut directive = cluster.directive.subscribe();
+        let mut failures = 0u32;
+        loop {
+            let wait = match self.pass().await {
+                Ok(busy) => {
+                    failures = 0;
+                    if busy { BUSY } else { IDLE }
+                }
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    tracing::warn!(cluster = cluster.key(), %error, "placement does not get on");
+                    self.failed(&error);
+                    crate::operator::backoff::delay(failures, rand::random())
+                }
+            };
+            tokio::select! {
+                () = cluster.stop.cancelled() => return,
+                () = cluster.poke.notified() => {}
+                changed = directive.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(wait) => {}
+            }
+            tokio::time::sleep(GATHER).await;
+        }
+    }
+
+    fn failed(&self, error: &ApiError) {
+        let facts = Facts {
+            problem: if error.is_conflict() { String::new() } else { error.to_string() },
+            ..self.cluster.facts.lock().clone()
+        };
+        self.cluster.found(facts);
+    }
+
+    /// One look at everything. `true`: look again soon.
+    async fn pass(&mut self) -> Result<bool, ApiError> {
+        let Some(directive) = self.cluster.directive.borrow().clone() else {
+            return Ok(false);
+        };
+        self.connect(&directive);
+        let cluster = Arc::clone(&self.cluster);
+        let (namespace, name) = (cluster.namespace.as_str(), cluster.name.as_str());
+        let mut listed = topics::list(&self.context.kube, namespace, name, &mut self.known).await?;
+        if !directive.frozen {
+            let wanted = self.wanted_topics();
+            self.autocreate
+                .create(&self.context, &cluster, &directive.topic_defaults, (&listed, wanted))
+                .await;
+        }
+        // Brokers serve what they own as soon as they are told; nothing else is in front of that.
+        self.publish(&directive, &listed);
+        let leaving = directive.leaving.map(|ordinal| names::broker(name, ordinal));
+        self.disks
+            .refresh(&cluster.link_states(), leaving.as_deref(), &sealed_at(&listed), &self.context.metrics)
+            .await;
+        let model = self.model(&directive, &listed);
+        let plan = plan::plan(&model);
+        let outcome = self.carry_out(&directive, &model, &plan, &mut listed).await;
+        // Also after a conflict: what was stored is in force.
+        self.publish(&directive, &listed);
+        let stored = outcome?;
+        self.drop_entries(&plan).await;
+        self.tell(&directive, &listed, &plan);
+        let busy = plan.waiting
+            || stored
+            || directive.leaving.is_some()
+            || !plan.moves.is_empty()
+            || !plan.drops.is_empty();
+        Ok(busy && !directive.frozen)
+    }
+
+    /// A link to every pod that has an address, and to no other.
+    fn connect(&self, directive: &Directive) {
+        let mut links = self.cluster.links.lock();
+        let targets: BTreeMap<&str, Target> = directive
+            .members
+            .iter()
+            .filter_map(|member| {
+                let target = Target {
+                    name: member.name.clone(),
+                    pod_uid: member.pod_uid.clone(),
+                    ip: member.ip.clone()?,
+                };
+                Some((member.name.as_str(), target))
+            })
+            .collect();
+        links.retain(|name, link| targets.get(name.as_str()) == Some(&link.target));
+        for (name, target) in targets {
+            links.entry(name.to_owned()).or_insert_with(|| {
+                let cluster = Arc::downgrade(&self.cluster);
+                let context = LinkContext {
+                    configuration: self.configuration.subscribe(),
+                    interval: self.context.pressure_interval,
+                    changed: Arc::new(move || {
+                        if let Some(cluster) = cluster.upgrade() {
+                            cluster.poke.notify_one();
+                        }
+                    }),
+                    metrics: self.context.metrics.clone(),
+                };
+                Arc::new(Link::start(target, context, &self.cluster.stop))
+            });
+        }
+    }
+
+    fn wanted_topics(&self) -> BTreeSet<String> {
+        let states = self.cluster.link_states().into_values();
+        states
+            .filter_map(|state| state.report)
+            .flat_map(|(report, _)| report.wanted_topics.clone())
+            .collect()
+    }
+
+    /// Tells the brokers, if there is anything new.
+    fn publish(&mut self, directive: &Directive, listed: &Listed) {
+        let mut configuration = assemble::configuration(&self.cluster, directive, &listed.topics);
+        configuration.leader_term = self.context.kube.term.number;
+        let present = self.configuration.borrow().clone();
+        configuration.generation = present.as_ref().map_or(0, |present| present.generation);
+        if present.as_deref() == Some(&configuration) {
+            return;
+        }
+        self.counter += 1;
+        // Grows along a term, and from each term to the next.
+        configuration.generation = (configuration.leader_term << 32) | self.counter;
+        self.configuration.send_replace(Some(Arc::new(configuration)));
+    }
+
+    fn generation(&self) -> u64 {
+        self.configuration.borrow().as_ref().map_or(0, |one| one.generation)
+    }
+
+    fn model(&mut self, directive: &Directive, listed: &Listed) -> Model {
+        let states = self.cluster.link_states();
+        let generation = self.generation();
+        let brokers: Vec<Broker> = directive
+            .members
+            .iter()
+            .map(|member| {
+                let state = states.get(&member.name).cloned().unwrap_or_default();
+                let problems = state.problems.iter().map(|problem| (problem.topic.clone(), problem.partition));
+                Broker {
+                    name: member.name.clone(),
+                    ordinal: member.ordinal,
+                    serving: member.ready && state.connected(),
+                    current: state.confirmed == Some(generation),
+                    stays: member.ordinal < directive.keep && Some(member.ordinal) != directive.leaving,
+                    leaving: Some(member.ordinal) == directive.leaving,
+                    held: self.disks.held(&member.name, state.connection).cloned(),
+                    problems: problems.collect(),
+                }
+            })
+            .collect();
+        let topics: Vec<_> = listed.topics.iter().map(StoredTopic::model).collect();
+        let homeless = topics.iter().flat_map(|topic| &topic.partitions).any(|one| one.chain.is_empty());
+        self.unassigned_since = homeless.then(|| self.unassigned_since.unwrap_or_else(Instant::now));
+        let serving = brokers.iter().filter(|broker| broker.serving && broker.stays).count();
+        let waited = self.unassigned_since.is_some_and(|since| since.elapsed() >= PATIENCE);
+        Model {
+            patient: serving < directive.keep as usize && !waited,
+            frozen: directive.frozen,
+            quiet: self.is_quiet(&states),
+            unreadable: listed.unreadable.iter().cloned().collect(),
+            brokers,
+            topics,
+        }
+    }
+
+    /// Whether publishers were hardly held back since the last look.
+    fn is_quiet(&mut self, states: &BTreeMap<String, LinkState>) -> bool {
+        let newest: BTreeMap<String, u64> = states
+            .iter()
+            .filter_map(|(name, state)| Some((name.clone(), state.report.as_ref()?.0.publisher_blocked_nanos)))
+            .collect();
+        let quiet = newest
+            .iter()
+            .all(|(name, nanos)| self.blocked.get(name).is_none_or(|before| nanos.saturating_sub(*before) < 100_000_000));
+        self.blocked = newest;
+        quiet
+    }
+
+    fn clients(&self) -> Clients {
+        let states = self.cluster.link_states();
+        states
+            .into_iter()
+            .filter_map(|(name, state)| Some((name, state.client?)))
+            .collect()
+    }
+
+    /// Seals, copies, and stores each topic whose status is to change. `true`: something was stored.
+    async fn carry_out(
+        &mut self,
+        directive: &Directive,
+        model: &Model,
+        plan: &Plan,
+        listed: &mut Listed,
+    ) -> Result<bool, ApiError> {
+        let clients = self.clients();
+        let metrics = self.context.metrics.clone();
+        let addresses = assemble::control_addresses(&self.cluster, directive);
+        let (sealed, copied) = futures::join!(
+            execute::seal(&clients, &plan.moves, &metrics),
+            execute::copy(&clients, &plan.copies, &addresses, &metrics),
+        );
+        let mut wanted: BTreeMap<&str, Vec<PartitionStatus>> =
+            model.topics.iter().map(|topic| (topic.uid.as_str(), topic.partitions.clone())).collect();
+        let mut at = |uid: &str, index: u32, change: &dyn Fn(&mut PartitionStatus) -> bool| {
+            let partitions = wanted.get_mut(uid);
+            let partition = partitions.and_then(|all| all.iter_mut().find(|one| one.index == index));
+            partition.is_some_and(change)
+        };
+        for assign in &plan.assign {
+            at(&assign.topic_uid, assign.partition, &|one| chain::assign(one, &assign.to));
+        }
+        for key in &plan.forget {
+            at(&key.topic_uid, key.partition, &|one| chain::forget(one, key.epoch));
+        }
+        for (job, copied) in plan.copies.iter().zip(&copied) {
+            match copied {
+                Ok(true) => {
+                    at(&job.key.topic_uid, job.key.partition, &|one| chain::relocate(one, job.key.epoch, &job.to));
+                    self.disks.stale(&job.from);
+                }
+                Ok(false) => {}
+                Err(error) => tracing::warn!(topic = job.topic, from = job.from, to = job.to, error, "a copy does not get on"),
+            }
+        }
+        let mut moved = 0;
+        for (step, sealed) in plan.moves.iter().zip(&sealed) {
+            match sealed {
+                Ok(sealed) => {
+                    let extended =
+                        at(&step.key.topic_uid, step.key.partition, &|one| chain::extend(one, step.key.epoch, *sealed, &step.to));
+                    moved += u64::from(extended);
+                    self.disks.stale(&step.from);
+                }
+                Err(error) => tracing::warn!(topic = step.topic, from = step.from, error, "an entry was not sealed"),
+            }
+        }
+        metrics.moves.inc_by(moved);
+        self.store(directive, model, listed, &wanted).await
+    }
+
+    async fn store(
+        &self,
+        directive: &Directive,
+        model: &Model,
+        listed: &mut Listed,
+        wanted: &BTreeMap<&str, Vec<PartitionStatus>>,
+    ) -> Result<bool, ApiError> {
+        let now = Time(Timestamp::now());
+        let starting = self.cluster.since.elapsed() < STARTING
+            && directive
+                .members
+                .iter()
+                .any(|member| member.ready && !model.serves(&member.name));
+        let (mut stored, mut failed) = (false, None);
+        for topic in &mut listed.topics {
+            let Some(partitions) = wanted.get(topic.uid()) else { continue };
+            if directive.frozen || (starting && *partitions == topic.status.partitions) {
+                continue;
+            }
+            let mut status = MessageTopicStatus {
+                partitions: partitions.clone(),
+                ..topic.status.clone()
+            };
+            let (name, uid) = (topic.name().to_owned(), topic.uid().to_owned());
+            report::describe(model, &name, &uid, &mut status, topic.object.metadata.generation, &now);
+            if status == topic.status {
+                continue;
+            }
+            match topics::store(&self.context.kube, topic, status).await {
+                Ok(()) => stored = true,
+                // Deleted meanwhile: the next look does not see it.
+                Err(error) if error.is_not_found() => stored = true,
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(stored), Err)
+    }
+
+    async fn drop_entries(&mut self, plan: &Plan) {
+        let clients = self.clients();
+        let dropped = execute::drop_entries(&clients, &plan.drops, &self.context.metrics).await;
+        for (job, dropped) in plan.drops.iter().zip(dropped) {
+            match dropped {
+                Ok(()) => tracing::info!(broker = job.broker, topic = job.topic, key = ?job.key, "dropped an entry"),
+                Err(error) => tracing::warn!(broker = job.broker, topic = job.topic, error, "an entry was not dropped"),
+            }
+            self.disks.stale(&job.broker);
+        }
+    }
+
+    /// Tells the reconcile what was found.
+    fn tell(&mut self, directive: &Directive, listed: &Listed, plan: &Plan) {
+        let model = self.model(directive, listed);
+        let mut facts = Facts {
+            generation: self.generation(),
+            leaving: directive.leaving,
+            moving: !plan.moves.is_empty() || !plan.assign.is_empty(),
+            ..Facts::default()
+        };
+        for partition in listed.topics.iter().flat_map(|topic| &topic.status.partitions) {
+            if let Some(owner) = chain::owner(partition) {
+                *facts.led.entry(owner.to_owned()).or_insert(0) += 1;
+            }
+            for broker in partition.chain.iter().flat_map(|entry| &entry.brokers) {
+                let ordinal = names::ordinal(&self.cluster.name, broker);
+                facts.referenced = facts.referenced.max(ordinal.map_or(0, |ordinal| ordinal + 1));
+            }
+        }
+        for (name, state) in self.cluster.link_states() {
+            let link = LinkFacts {
+                connected: state.connected(),
+                current: state.confirmed == Some(facts.generation),
+                error: state.error,
+            };
+            facts.links.insert(name, link);
+        }
+        self.tell_of_drain(directive, &model, &mut facts);
+        if !listed.unreadable.is_empty() {
+            facts.problem = format!("the status of {} topics cannot be read", listed.unreadable.len());
+        }
+        self.cluster.found(facts);
+    }
+
+    fn tell_of_drain(&mut self, directive: &Directive, model: &Model, facts: &mut Facts) {
+        let Some(ordinal) = directive.leaving else {
+            self.empty_since = None;
+            return;
+        };
+        let name = names::broker(&self.cluster.name, ordinal);
+        let absent = Broker {
+            name: name.clone(),
+            ordinal,
+            leaving: true,
+            ..Broker::default()
+        };
+        let broker = model.broker(&name).unwrap_or(&absent);
+        let running = directive.members.iter().any(|member| member.name == name && member.running);
+        let holds = if model.unreadable.is_empty() {
+            report::leaving_holds(model, broker, running)
+        } else {
+            Some((Default::default(), "a topic's status cannot be read, so what it holds is not known".to_owned()))
+        };
+        match holds {
+            Some((holding, waiting_for)) => {
+                self.empty_since = None;
+                (facts.holding, facts.waiting_for) = (holding, waiting_for);
+            }
+            None => {
+                let since = match self.empty_since {
+                    Some((of, since)) if of == ordinal => since,
+                    _ => Instant::now(),
+                };
+                self.empty_since = Some((ordinal, since));
+                facts.empty = true;
+                facts.settled = since.elapsed() >= directive.settle;
+            }
+        }
+    }
+}
+
+/// Brokers that have sealed entries, by the chains.
+fn sealed_at(listed: &Listed) -> BTreeSet<String> {
+    let partitions = listed.topics.iter().flat_map(|topic| &topic.status.partitions);
+    let sealed = partitions.flat_map(|partition| partition.chain.iter().filter(|entry| entry.sealed_at.is_some()));
+    sealed.flat_map(|entry| entry.brokers.iter().cloned()).collect()
+}
