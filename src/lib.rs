@@ -7,6 +7,7 @@ pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod http;
+pub mod operator;
 pub mod pb;
 pub mod scaling;
 pub mod shutdown;

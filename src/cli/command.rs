@@ -5,8 +5,9 @@ use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
-use super::{Failure, bench, broker, crd, publish, subscribe};
+use super::{Failure, bench, broker, crd, operator, publish, subscribe};
 use crate::broker::config::BrokerArgs;
+use crate::operator::OperatorArgs;
 
 const AFTER_HELP: &str = "\
 Every flag can also be given as the environment variable that is shown with it.
@@ -31,6 +32,7 @@ pub struct Cli {
 #[allow(missing_docs)]
 pub enum Command {
     Broker(Box<BrokerArgs>),
+    Operator(Box<OperatorArgs>),
     Crd(crd::Arguments),
     Pub(publish::Arguments),
     Sub(subscribe::Arguments),
@@ -59,7 +61,7 @@ impl Command {
     /// What is logged where `SLUICE_LOG` does not say it: services log what they do, commands only what is wrong.
     pub fn default_log_filter(&self) -> &'static str {
         match self {
-            Self::Broker(_) => "info",
+            Self::Broker(_) | Self::Operator(_) => "info",
             Self::Crd(_) | Self::Pub(_) | Self::Sub(_) | Self::Bench(_) => "warn",
         }
     }
@@ -79,6 +81,7 @@ impl Command {
     pub async fn run(self) -> Result<(), Failure> {
         match self {
             Self::Broker(arguments) => broker::run(*arguments).await,
+            Self::Operator(arguments) => operator::run(*arguments).await,
             Self::Crd(arguments) => crd::run(&arguments, &mut std::io::stdout().lock())
                 .map_err(|error| Failure::Failed(error.to_string())),
             Self::Pub(arguments) => publish::run(arguments).await,

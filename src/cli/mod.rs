@@ -5,6 +5,7 @@ pub mod broker;
 pub mod command;
 pub mod crd;
 mod failure;
+pub mod operator;
 mod options;
 pub mod publish;
 pub mod subscribe;

@@ -237,6 +237,17 @@ impl Clusters {
         context.metrics.clusters.set(i64::try_from(clusters.len()).unwrap_or(i64::MAX));
     }
 
+    /// Ends the tasks of those that `present` does not name.
+    pub fn keep(&self, context: &Context, present: impl Fn(&str, &str) -> bool) {
+        let gone: Vec<(String, String)> = {
+            let clusters = self.0.lock();
+            clusters.keys().filter(|(namespace, name)| !present(namespace, name)).cloned().collect()
+        };
+        for (namespace, name) in gone {
+            self.forget(context, &namespace, &name);
+        }
+    }
+
     /// Wakes the placement of one cluster; of all in the namespace if `name` is not known.
     pub fn poke(&self, namespace: &str, name: Option<&str>) {
         for ((its_namespace, its_name), cluster) in &*self.0.lock() {

@@ -1,11 +1,9 @@
 //! The operator's own figures. Every label comes from a closed set.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -42,7 +40,6 @@ pub struct CallLabels {
 /// The operator's own figures.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    registry: Arc<Mutex<Registry>>,
     /// Reconciles, by kind and outcome.
     pub reconciles: Family<ReconcileLabels, Counter>,
     /// How long reconciles took.
@@ -61,15 +58,9 @@ pub struct Metrics {
     pub decision_to_patch_seconds: Gauge<f64, AtomicU64>,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Metrics {
-    /// All at zero.
-    pub fn new() -> Self {
+    /// All at zero, and the registry that shows them.
+    pub fn new() -> (Self, Registry) {
         let mut registry = Registry::with_prefix("sluice_operator");
         let buckets = [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
         let reconciles = Family::default();
@@ -96,8 +87,7 @@ impl Metrics {
             Unit::Seconds,
             decision_to_patch_seconds.clone(),
         );
-        Self {
-            registry: Arc::new(Mutex::new(registry)),
+        let metrics = Self {
             reconciles,
             reconcile_seconds,
             writes,
@@ -106,16 +96,8 @@ impl Metrics {
             clusters,
             moves,
             decision_to_patch_seconds,
-        }
-    }
-
-    /// In OpenMetrics' text form.
-    pub fn encode(&self) -> String {
-        let mut text = String::new();
-        if text::encode(&mut text, &self.registry.lock()).is_err() {
-            text.clear();
-        }
-        text
+        };
+        (metrics, registry)
     }
 
     /// Notes the end of a reconcile.

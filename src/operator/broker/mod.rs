@@ -1,0 +1,13 @@
+//! The reconcile of a MessageBroker: observe, validate, build, plan, apply, status.
+//!
+//! `validate`, `build`, `plan`, `diff`, `health` and `status` are pure.
+
+pub mod apply;
+pub mod build;
+pub mod diff;
+pub mod health;
+pub mod observe;
+pub mod plan;
+pub mod reconcile;
+pub mod status;
+pub mod validate;
