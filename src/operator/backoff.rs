@@ -56,7 +56,11 @@ mod tests {
         assert_eq!(waits[0], Duration::from_millis(250));
         assert_eq!(waits[1], Duration::from_millis(500));
         assert_eq!(waits[39], CAP);
-        assert_eq!(backoff.failed("b", 1.0), FIRST, "one object's failures are its own");
+        assert_eq!(
+            backoff.failed("b", 1.0),
+            FIRST,
+            "one object's failures are its own"
+        );
         backoff.succeeded(&"a");
         assert_eq!(backoff.failed("a", 0.0), FIRST / 2);
     }

@@ -15,8 +15,8 @@ use super::pressure::LinkState;
 use super::scaling::Scaler;
 use crate::api::MessageBroker;
 use crate::api::broker_status::HoldingCounts;
-use crate::pb::{Durability, LimitsConfiguration};
 use crate::api::topic::TopicDefaults;
+use crate::pb::{Durability, LimitsConfiguration};
 
 /// A pod of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -150,7 +150,10 @@ impl Cluster {
     /// What each link knows now.
     pub fn link_states(&self) -> BTreeMap<String, LinkState> {
         let links = self.links.lock();
-        links.iter().map(|(name, link)| (name.clone(), link.state())).collect()
+        links
+            .iter()
+            .map(|(name, link)| (name.clone(), link.state()))
+            .collect()
     }
 
     /// Publishes what the reconcile wants, if it is anything new.
@@ -222,7 +225,10 @@ impl Clusters {
         if let Some(old) = clusters.insert(key, Arc::clone(&cluster)) {
             old.stop.cancel();
         }
-        context.metrics.clusters.set(i64::try_from(clusters.len()).unwrap_or(i64::MAX));
+        context
+            .metrics
+            .clusters
+            .set(i64::try_from(clusters.len()).unwrap_or(i64::MAX));
         super::placement::engine::start(Arc::clone(context), Arc::clone(&cluster));
         super::scaling::start(Arc::clone(context), Arc::clone(&cluster));
         cluster
@@ -234,14 +240,21 @@ impl Clusters {
         if let Some(cluster) = clusters.remove(&(namespace.to_owned(), name.to_owned())) {
             cluster.stop.cancel();
         }
-        context.metrics.clusters.set(i64::try_from(clusters.len()).unwrap_or(i64::MAX));
+        context
+            .metrics
+            .clusters
+            .set(i64::try_from(clusters.len()).unwrap_or(i64::MAX));
     }
 
     /// Ends the tasks of those that `present` does not name.
     pub fn keep(&self, context: &Context, present: impl Fn(&str, &str) -> bool) {
         let gone: Vec<(String, String)> = {
             let clusters = self.0.lock();
-            clusters.keys().filter(|(namespace, name)| !present(namespace, name)).cloned().collect()
+            clusters
+                .keys()
+                .filter(|(namespace, name)| !present(namespace, name))
+                .cloned()
+                .collect()
         };
         for (namespace, name) in gone {
             self.forget(context, &namespace, &name);
@@ -259,6 +272,9 @@ impl Clusters {
 
     /// Whether there is a cluster of this name.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Cluster>> {
-        self.0.lock().get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.0
+            .lock()
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .cloned()
     }
 }

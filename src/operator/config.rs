@@ -9,7 +9,12 @@ use clap::Args;
 #[derive(Args, Clone, Debug)]
 pub struct OperatorArgs {
     /// Namespaces to watch, separated by commas; empty: all of them.
-    #[arg(long, env = "SLUICE_WATCH_NAMESPACES", value_delimiter = ',', default_value = "")]
+    #[arg(
+        long,
+        env = "SLUICE_WATCH_NAMESPACES",
+        value_delimiter = ',',
+        default_value = ""
+    )]
     pub watch_namespaces: Vec<String>,
 
     /// The image of brokers whose `spec.image` is empty, as it is when a MessageBroker is first seen.

@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ObjectReference, PersistentVolumeClaim, Pod, Service, ServiceAccount,
+};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::runtime::WatchStreamExt;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tracing::Instrument;
@@ -100,8 +102,13 @@ async fn brokers(context: Arc<Context>, requests: Requests, place: Option<String
         .owns_stream(children::<ServiceAccount>(&context, place, &labelled))
         .owns_stream(children::<PodDisruptionBudget>(&context, place, &labelled))
         .owns_stream(children::<NetworkPolicy>(&context, place, &labelled))
-        .watches_stream(children::<Pod>(&context, place, &labelled), |pod| of_cluster(&pod))
-        .watches_stream(children::<PersistentVolumeClaim>(&context, place, &labelled), |claim| of_cluster(&claim))
+        .watches_stream(children::<Pod>(&context, place, &labelled), |pod| {
+            of_cluster(&pod)
+        })
+        .watches_stream(
+            children::<PersistentVolumeClaim>(&context, place, &labelled),
+            |claim| of_cluster(&claim),
+        )
         .reconcile_on(requests);
     let ended = context.kube.term.ended.clone();
     controller
@@ -152,7 +159,11 @@ impl Generations {
 
 fn wake(context: &Context, topic: &Topic) {
     let namespace = topic.meta().namespace.as_deref().unwrap_or_default();
-    let broker = topic.0.as_ref().ok().map(|topic| topic.spec.broker_ref.name.as_str());
+    let broker = topic
+        .0
+        .as_ref()
+        .ok()
+        .map(|topic| topic.spec.broker_ref.name.as_str());
     context.clusters.poke(namespace, broker);
 }
 
@@ -161,7 +172,10 @@ fn forget(context: &Context, store: &reflector::Store<Broker>, event: &Event<Bro
     match event {
         Event::Delete(object) => {
             let meta = object.meta();
-            let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+            let (namespace, name) = (
+                meta.namespace.as_deref().unwrap_or_default(),
+                meta.name.as_deref().unwrap_or_default(),
+            );
             context.clusters.forget(context, namespace, name);
         }
         Event::InitDone => {
@@ -170,11 +184,15 @@ fn forget(context: &Context, store: &reflector::Store<Broker>, event: &Event<Bro
                 .iter()
                 .map(|object| {
                     let meta = object.meta();
-                    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+                    (
+                        meta.namespace.clone().unwrap_or_default(),
+                        meta.name.clone().unwrap_or_default(),
+                    )
                 })
                 .collect();
             context.clusters.keep(context, |namespace, name| {
-                place.is_some_and(|place| place != namespace) || present.contains(&(namespace.to_owned(), name.to_owned()))
+                place.is_some_and(|place| place != namespace)
+                    || present.contains(&(namespace.to_owned(), name.to_owned()))
             });
         }
         _ => {}
@@ -188,7 +206,12 @@ fn children<K>(
     config: &watcher::Config,
 ) -> impl futures::Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + 'static
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+        + Send
+        + 'static,
 {
     watcher(api::<PartialObjectMeta<K>>(context, place), config.clone())
         .default_backoff()
@@ -211,7 +234,9 @@ async fn one_broker(object: Arc<Broker>, context: Arc<Context>) -> Result<Action
     }
     let span = tracing::info_span!("reconcile", kind = "MessageBroker", namespace, name);
     let started = Instant::now();
-    let outcome = broker::reconcile::reconcile(&context, &namespace, &name).instrument(span).await;
+    let outcome = broker::reconcile::reconcile(&context, &namespace, &name)
+        .instrument(span)
+        .await;
     concluded(&context, ("MessageBroker", namespace, name), outcome, started)
 }
 
@@ -228,7 +253,9 @@ async fn one_topic(object: Arc<Topic>, context: Arc<Context>) -> Result<Action, 
     let name = meta.name.clone().unwrap_or_default();
     let span = tracing::info_span!("reconcile", kind = "MessageTopic", namespace, name);
     let started = Instant::now();
-    let outcome = topic::reconcile::reconcile(&context, topic).instrument(span).await;
+    let outcome = topic::reconcile::reconcile(&context, topic)
+        .instrument(span)
+        .await;
     concluded(&context, ("MessageTopic", namespace, name), outcome, started)
 }
 
@@ -253,7 +280,13 @@ fn concluded(
 }
 
 async fn unreadable(context: &Context, kind: &'static str, meta: &kube::core::ObjectMeta, error: &str) {
-    tracing::warn!(kind, namespace = meta.namespace, name = meta.name, error, "an object cannot be read and is skipped");
+    tracing::warn!(
+        kind,
+        namespace = meta.namespace,
+        name = meta.name,
+        error,
+        "an object cannot be read and is skipped"
+    );
     let about = ObjectReference {
         api_version: Some("sluice.dev/v1alpha1".to_owned()),
         kind: Some(kind.to_owned()),
@@ -266,11 +299,20 @@ async fn unreadable(context: &Context, kind: &'static str, meta: &kube::core::Ob
     context.events.warning(&about, "Unreadable", &note).await;
 }
 
-fn failed(context: &Context, kind: &'static str, meta: &kube::core::ObjectMeta, error: &ReconcileError) -> Action {
+fn failed(
+    context: &Context,
+    kind: &'static str,
+    meta: &kube::core::ObjectMeta,
+    error: &ReconcileError,
+) -> Action {
     if error.is_conflict() {
         return Action::requeue(Duration::from_millis(20));
     }
-    let key = (kind, meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+    let key = (
+        kind,
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    );
     Action::requeue(context.backoff.failed(key, rand::random()))
 }
 

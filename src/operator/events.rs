@@ -57,7 +57,8 @@ impl Events {
             action: reason.to_owned(),
             secondary: None,
         };
-        let published = tokio::time::timeout(Duration::from_secs(5), self.recorder.publish(&event, about)).await;
+        let published =
+            tokio::time::timeout(Duration::from_secs(5), self.recorder.publish(&event, about)).await;
         if !matches!(published, Ok(Ok(()))) {
             tracing::warn!(reason, ?published, "an event was not published");
         }

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
+    PropagationPolicy,
+};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,7 +34,13 @@ pub struct Kube {
 
 /// A namespaced object of Kubernetes' own API or one of ours.
 pub trait Object:
-    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize + Send + Sync
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Serialize
+    + Send
+    + Sync
 {
 }
 
@@ -49,7 +58,11 @@ impl<K> Object for K where
 impl Kube {
     /// Requests of this term.
     pub fn new(client: Client, term: Term, metrics: Metrics) -> Self {
-        Self { client, term, metrics }
+        Self {
+            client,
+            term,
+            metrics,
+        }
     }
 
     /// Objects of a namespace.

@@ -92,7 +92,13 @@ pub enum Step {
 }
 
 /// The rules of the election, without a clock or a client.
-pub fn decide(spec: Option<&LeaseSpec>, seen: &mut Seen, me: &str, timing: Timing, now: (Instant, Timestamp)) -> Step {
+pub fn decide(
+    spec: Option<&LeaseSpec>,
+    seen: &mut Seen,
+    me: &str,
+    timing: Timing,
+    now: (Instant, Timestamp),
+) -> Step {
     let (instant, wall) = now;
     let fresh = |transitions: i32, acquired: Option<MicroTime>| LeaseSpec {
         holder_identity: Some(me.to_owned()),
@@ -120,8 +126,11 @@ pub fn decide(spec: Option<&LeaseSpec>, seen: &mut Seen, me: &str, timing: Timin
         Some(holder) if holder == me => Step::Renew(fresh(transitions, spec.acquire_time.clone())),
         None | Some("") => Step::Take(fresh(transitions.saturating_add(1), None)),
         Some(_) => {
-            let theirs = Duration::from_secs(u64::try_from(spec.lease_duration_seconds.unwrap_or(0)).unwrap_or(0));
-            let unchanged = seen.since.map_or(Duration::ZERO, |since| instant.duration_since(since));
+            let theirs =
+                Duration::from_secs(u64::try_from(spec.lease_duration_seconds.unwrap_or(0)).unwrap_or(0));
+            let unchanged = seen
+                .since
+                .map_or(Duration::ZERO, |since| instant.duration_since(since));
             if unchanged > theirs.max(timing.duration) {
                 Step::Take(fresh(transitions.saturating_add(1), None))
             } else {
@@ -277,7 +286,11 @@ impl Elector {
     }
 
     fn expire(&self) {
-        let expired = self.terms.borrow().as_ref().is_some_and(|term| term.remaining().is_none());
+        let expired = self
+            .terms
+            .borrow()
+            .as_ref()
+            .is_some_and(|term| term.remaining().is_none());
         if expired {
             self.lost("the Lease could not be renewed in time");
         }
@@ -299,7 +312,9 @@ impl Elector {
                 spec.holder_identity = Some(String::new());
                 spec.lease_duration_seconds = Some(1);
                 spec.renew_time = Some(MicroTime(Timestamp::now()));
-                self.api.replace(&self.name, &PostParams::default(), &lease).await?;
+                self.api
+                    .replace(&self.name, &PostParams::default(), &lease)
+                    .await?;
             }
             Ok::<_, kube::Error>(())
         })
@@ -348,13 +363,22 @@ mod tests {
         let Step::Take(taken) = decide(Some(&renewed), &mut seen, "a", TIMING, at(32)) else {
             panic!("it ran out");
         };
-        assert_eq!((taken.holder_identity.as_deref(), taken.lease_transitions), (Some("a"), Some(5)));
+        assert_eq!(
+            (taken.holder_identity.as_deref(), taken.lease_transitions),
+            (Some("a"), Some(5))
+        );
     }
 
     #[test]
     fn a_released_lease_is_taken_at_once_and_terms_grow() {
         let mut seen = Seen::default();
-        let Step::Take(taken) = decide(Some(&lease("", 0, 7)), &mut seen, "a", TIMING, (Instant::now(), wall())) else {
+        let Step::Take(taken) = decide(
+            Some(&lease("", 0, 7)),
+            &mut seen,
+            "a",
+            TIMING,
+            (Instant::now(), wall()),
+        ) else {
             panic!("it is free");
         };
         assert_eq!(taken.lease_transitions, Some(8));
@@ -372,7 +396,13 @@ mod tests {
     #[test]
     fn renewing_keeps_the_term() {
         let mut seen = Seen::default();
-        let Step::Renew(kept) = decide(Some(&lease("a", 0, 7)), &mut seen, "a", TIMING, (Instant::now(), wall())) else {
+        let Step::Renew(kept) = decide(
+            Some(&lease("a", 0, 7)),
+            &mut seen,
+            "a",
+            TIMING,
+            (Instant::now(), wall()),
+        ) else {
             panic!("it is ours");
         };
         assert_eq!(kept.lease_transitions, Some(7));

@@ -69,7 +69,11 @@ impl Metrics {
         let calls = Family::default();
         let (leading, clusters, moves) = (Gauge::default(), Gauge::default(), Counter::default());
         let decision_to_patch_seconds = Gauge::default();
-        registry.register("reconciles", "Reconciles, by kind and outcome", reconciles.clone());
+        registry.register(
+            "reconciles",
+            "Reconciles, by kind and outcome",
+            reconciles.clone(),
+        );
         registry.register_with_unit(
             "reconcile_duration",
             "How long reconciles took",

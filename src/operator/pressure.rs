@@ -235,7 +235,9 @@ impl Task {
             ..configuration.as_ref().clone()
         };
         let answer = tokio::time::timeout(CONFIGURE, client.configure(own)).await;
-        self.context.metrics.called("Configure", matches!(answer, Ok(Ok(_))));
+        self.context
+            .metrics
+            .called("Configure", matches!(answer, Ok(Ok(_))));
         let answer = answer
             .map_err(|_| "Configure: no answer".to_owned())?
             .map_err(|status| format!("Configure: {}", status.message()))?

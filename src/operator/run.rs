@@ -14,10 +14,10 @@ use super::config::OperatorArgs;
 use super::context::Context;
 use super::error::RunError;
 use super::events::Events;
-use super::readiness::Readiness;
 use super::kube_io::{Kube, timed};
 use super::lease::{Elector, Term, Timing};
 use super::metrics::Metrics;
+use super::readiness::Readiness;
 use super::{controllers, error::ApiError};
 use crate::api::{MessageBroker, MessageTopic};
 use crate::http::{self, Probes};
@@ -41,7 +41,11 @@ pub async fn run(args: OperatorArgs, shutdown: CancellationToken) -> Result<(), 
 ///
 /// # Errors
 /// The HTTP port cannot be opened.
-pub async fn run_with(client: Client, args: OperatorArgs, shutdown: CancellationToken) -> Result<(), RunError> {
+pub async fn run_with(
+    client: Client,
+    args: OperatorArgs,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     let (metrics, registry) = Metrics::new();
     let readiness = Readiness::waiting("starting");
     let address = args.http_listen;
@@ -97,11 +101,16 @@ async fn wait_for_definitions(
 async fn definitions(client: &Client, args: &OperatorArgs) -> Result<(), ApiError> {
     let one = ListParams::default().limit(1);
     let namespace = args.namespaces().and_then(|names| names.into_iter().next());
-    let (brokers, topics): (Api<kube::core::PartialObjectMeta<MessageBroker>>, Api<kube::core::PartialObjectMeta<MessageTopic>>) =
-        match &namespace {
-            None => (Api::all(client.clone()), Api::all(client.clone())),
-            Some(name) => (Api::namespaced(client.clone(), name), Api::namespaced(client.clone(), name)),
-        };
+    let (brokers, topics): (
+        Api<kube::core::PartialObjectMeta<MessageBroker>>,
+        Api<kube::core::PartialObjectMeta<MessageTopic>>,
+    ) = match &namespace {
+        None => (Api::all(client.clone()), Api::all(client.clone())),
+        Some(name) => (
+            Api::namespaced(client.clone(), name),
+            Api::namespaced(client.clone(), name),
+        ),
+    };
     timed("list", "MessageBrokers".to_owned(), brokers.list_metadata(&one)).await?;
     timed("list", "MessageTopics".to_owned(), topics.list_metadata(&one)).await?;
     Ok(())
@@ -112,7 +121,8 @@ async fn lead(client: Client, args: &OperatorArgs, metrics: &Metrics, shutdown: 
     // Of this process alone: a container that restarts in the same pod is another one.
     let identity = format!("{}_{:016x}", args.pod_name, rand::random::<u64>());
     let place = (args.pod_namespace.as_str(), args.lease_name.as_str());
-    let (elector, mut terms) = Elector::new(client.clone(), place, identity, Timing::of(args.lease_duration()));
+    let (elector, mut terms) =
+        Elector::new(client.clone(), place, identity, Timing::of(args.lease_duration()));
     let stop_election = CancellationToken::new();
     let election = tokio::spawn(elector.run(stop_election.clone()));
     let events = Events::new(client.clone(), args.pod_name.clone());
@@ -120,7 +130,11 @@ async fn lead(client: Client, args: &OperatorArgs, metrics: &Metrics, shutdown: 
         metrics.leading.set(1);
         let kube = Kube::new(client.clone(), term.clone(), metrics.clone());
         let (context, requests) = Context::new(kube, events.clone(), metrics.clone(), args);
-        let loops = tokio::spawn(controllers::run(Arc::clone(&context), requests, args.namespaces()));
+        let loops = tokio::spawn(controllers::run(
+            Arc::clone(&context),
+            requests,
+            args.namespaces(),
+        ));
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = term.ended.cancelled() => {}

@@ -47,13 +47,21 @@ impl<'a> Applier<'a> {
     ///
     /// # Errors
     /// The API server did not answer, or this operator does not lead any more.
-    pub async fn all(mut self, children: Children, replicas: u32, observed: &Observed) -> Result<Applied, ApiError> {
-        self.one(observed.service_account.as_ref(), children.service_account).await?;
-        self.one(observed.config_map.as_ref(), children.config_map).await?;
+    pub async fn all(
+        mut self,
+        children: Children,
+        replicas: u32,
+        observed: &Observed,
+    ) -> Result<Applied, ApiError> {
+        self.one(observed.service_account.as_ref(), children.service_account)
+            .await?;
+        self.one(observed.config_map.as_ref(), children.config_map)
+            .await?;
         self.one(observed.headless.as_ref(), children.headless).await?;
         self.one(observed.client.as_ref(), children.client).await?;
         self.optional(observed.pdb.as_ref(), children.pdb).await?;
-        self.optional(observed.network_policy.as_ref(), children.network_policy).await?;
+        self.optional(observed.network_policy.as_ref(), children.network_policy)
+            .await?;
         let stateful_set = with_replicas(children.stateful_set, replicas);
         self.applied.stateful_set = self.one(observed.stateful_set.as_ref(), stateful_set).await?;
         self.grow_volumes(observed).await?;
@@ -66,7 +74,9 @@ impl<'a> Applier<'a> {
         let kind = K::kind(&());
         if let Some(live) = live {
             if let Some(owner) = foreign_owner(live, self.uid) {
-                let message = format!("{kind} {name} belongs to {owner}; delete it, or give the MessageBroker another name");
+                let message = format!(
+                    "{kind} {name} belongs to {owner}; delete it, or give the MessageBroker another name"
+                );
                 self.applied.problems.push(Problem::new("NameTaken", message));
                 return Ok(None);
             }
@@ -109,14 +119,22 @@ impl<'a> Applier<'a> {
     /// Grows the volumes that are smaller than the spec says.
     async fn grow_volumes(&mut self, observed: &Observed) -> Result<(), ApiError> {
         let storage = &observed.broker.spec.storage;
-        let Ok(size) = storage.size_bytes() else { return Ok(()) };
+        let Ok(size) = storage.size_bytes() else {
+            return Ok(());
+        };
         for (_, claim) in &observed.claims {
-            if claim.metadata.deletion_timestamp.is_some() || requested(claim).is_none_or(|present| present >= size) {
+            if claim.metadata.deletion_timestamp.is_some()
+                || requested(claim).is_none_or(|present| present >= size)
+            {
                 continue;
             }
             let name = claim.metadata.name.clone().unwrap_or_default();
             let patch = json!({"spec": {"resources": {"requests": {"storage": storage.size}}}});
-            match self.kube.merge::<PersistentVolumeClaim>(self.namespace, &name, patch).await {
+            match self
+                .kube
+                .merge::<PersistentVolumeClaim>(self.namespace, &name, patch)
+                .await
+            {
                 Ok(_) => self.applied.wrote = true,
                 Err(error) if error.is_refused() => {
                     let message = format!(
@@ -124,7 +142,9 @@ impl<'a> Applier<'a> {
                         storage.size.0,
                         error.message()
                     );
-                    self.applied.problems.push(Problem::new("VolumeExpansionRefused", message));
+                    self.applied
+                        .problems
+                        .push(Problem::new("VolumeExpansionRefused", message));
                     // The others are of the same class.
                     return Ok(());
                 }
@@ -182,6 +202,10 @@ fn requested(claim: &PersistentVolumeClaim) -> Option<u64> {
 pub fn invalid(fields: &[InvalidField]) -> Option<Problem> {
     let first = fields.first()?;
     let more = fields.len() - 1;
-    let message = if more == 0 { first.to_string() } else { format!("{first} (and {more} more)") };
+    let message = if more == 0 {
+        first.to_string()
+    } else {
+        format!("{first} (and {more} more)")
+    };
     Some(Problem::new("InvalidSpec", message))
 }

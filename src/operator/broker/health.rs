@@ -29,7 +29,10 @@ const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
 /// Everything wrong with volumes and pods; volumes first, since pods wait for them.
 pub fn problems(observed: &Observed) -> Vec<Problem> {
-    let volumes = observed.claims.iter().filter_map(|(_, claim)| volume(claim, observed.classes.as_deref()));
+    let volumes = observed
+        .claims
+        .iter()
+        .filter_map(|(_, claim)| volume(claim, observed.classes.as_deref()));
     let mut problems: Vec<Problem> = volumes.take(1).collect();
     problems.extend(observed.pods.iter().filter_map(|(_, pod)| pod_problem(pod)));
     problems
@@ -41,16 +44,23 @@ fn volume(claim: &PersistentVolumeClaim, classes: Option<&[StorageClass]>) -> Op
     match phase {
         None | Some("Pending") => {}
         Some("Lost") => {
-            let message = format!("{name} lost its PersistentVolume; restore it, or delete the claim to start empty");
+            let message =
+                format!("{name} lost its PersistentVolume; restore it, or delete the claim to start empty");
             return Some(Problem::new("VolumeLost", message));
         }
         Some(_) => return None,
     }
     let classes = classes?;
-    match claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref()) {
+    match claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.storage_class_name.as_deref())
+    {
         Some("") => None,
         Some(wanted) => {
-            let known = classes.iter().any(|class| class.metadata.name.as_deref() == Some(wanted));
+            let known = classes
+                .iter()
+                .any(|class| class.metadata.name.as_deref() == Some(wanted));
             (!known).then(|| {
                 let message = format!(
                     "spec.storage.storageClassName: there is no StorageClass {wanted:?}, so {name} stays pending; \
@@ -63,7 +73,9 @@ fn volume(claim: &PersistentVolumeClaim, classes: Option<&[StorageClass]>) -> Op
         None => {
             let is_default = |class: &StorageClass| {
                 let annotations = class.metadata.annotations.as_ref();
-                annotations.and_then(|all| all.get(DEFAULT_CLASS)).is_some_and(|value| value == "true")
+                annotations
+                    .and_then(|all| all.get(DEFAULT_CLASS))
+                    .is_some_and(|value| value == "true")
             };
             (!classes.iter().any(is_default)).then(|| {
                 let message = format!(
@@ -78,8 +90,15 @@ fn volume(claim: &PersistentVolumeClaim, classes: Option<&[StorageClass]>) -> Op
 }
 
 fn list(classes: &[StorageClass]) -> String {
-    let names: Vec<&str> = classes.iter().filter_map(|class| class.metadata.name.as_deref()).collect();
-    if names.is_empty() { "(there are none)".to_owned() } else { names.join(", ") }
+    let names: Vec<&str> = classes
+        .iter()
+        .filter_map(|class| class.metadata.name.as_deref())
+        .collect();
+    if names.is_empty() {
+        "(there are none)".to_owned()
+    } else {
+        names.join(", ")
+    }
 }
 
 fn pod_problem(pod: &Pod) -> Option<Problem> {
@@ -95,7 +114,10 @@ fn pod_problem(pod: &Pod) -> Option<Problem> {
     });
     if let Some(condition) = unschedulable {
         let why = condition.message.as_deref().unwrap_or_default();
-        let field = if why.contains("ersistentVolume") || why.contains("ersistentvolume") || why.contains("volume node affinity") {
+        let field = if why.contains("ersistentVolume")
+            || why.contains("ersistentvolume")
+            || why.contains("volume node affinity")
+        {
             "spec.storage"
         } else if why.contains("Insufficient") {
             "spec.resources"
@@ -105,7 +127,11 @@ fn pod_problem(pod: &Pod) -> Option<Problem> {
         let message = format!("{name} fits on no node: {why}; look at {field}");
         return Some(Problem::new("Unschedulable", message));
     }
-    status.container_statuses.iter().flatten().find_map(|container| stuck(name, container))
+    status
+        .container_statuses
+        .iter()
+        .flatten()
+        .find_map(|container| stuck(name, container))
 }
 
 fn stuck(pod: &str, container: &ContainerStatus) -> Option<Problem> {
@@ -113,15 +139,23 @@ fn stuck(pod: &str, container: &ContainerStatus) -> Option<Problem> {
     let why = waiting.reason.as_deref()?;
     let image = &container.image;
     match why {
-        "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" | "ImageInspectError"
+        "ErrImagePull"
+        | "ImagePullBackOff"
+        | "ErrImageNeverPull"
+        | "InvalidImageName"
+        | "ImageInspectError"
         | "RegistryUnavailable" => {
             let message = format!("{pod}: image {image:?} cannot be pulled; look at spec.image");
             Some(Problem::new("ImageUnavailable", message))
         }
         "CrashLoopBackOff" => {
-            let last = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+            let last = container
+                .last_state
+                .as_ref()
+                .and_then(|state| state.terminated.as_ref());
             if last.and_then(|last| last.reason.as_deref()) == Some("OOMKilled") {
-                let message = format!("{pod} ran out of memory again and again; look at spec.resources.limits.memory");
+                let message =
+                    format!("{pod} ran out of memory again and again; look at spec.resources.limits.memory");
                 return Some(Problem::new("OutOfMemory", message));
             }
             let code = last.map_or(0, |last| last.exit_code);
@@ -133,7 +167,8 @@ fn stuck(pod: &str, container: &ContainerStatus) -> Option<Problem> {
         }
         "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
             let detail = waiting.message.as_deref().unwrap_or(why);
-            let message = format!("{pod} cannot be started: {detail}; look at spec.image and spec.podTemplate");
+            let message =
+                format!("{pod} cannot be started: {detail}; look at spec.image and spec.podTemplate");
             Some(Problem::new("ContainerCannotStart", message))
         }
         _ => None,
@@ -168,7 +203,11 @@ mod tests {
             (waiting("ErrImagePull"), "ImageUnavailable", "spec.image"),
             (waiting("InvalidImageName"), "ImageUnavailable", "spec.image"),
             (waiting("CrashLoopBackOff"), "CrashLooping", "exit code 3"),
-            (waiting("CreateContainerConfigError"), "ContainerCannotStart", "spec.podTemplate"),
+            (
+                waiting("CreateContainerConfigError"),
+                "ContainerCannotStart",
+                "spec.podTemplate",
+            ),
         ] {
             let problem = pod(status).expect(reason);
             assert_eq!(problem.reason, reason);
@@ -184,7 +223,8 @@ mod tests {
         }))
         .expect("a claim");
         let class: StorageClass =
-            serde_json::from_value(json!({"metadata": {"name": "local"}, "provisioner": "x"})).expect("a class");
+            serde_json::from_value(json!({"metadata": {"name": "local"}, "provisioner": "x"}))
+                .expect("a class");
         let problem = volume(&claim, Some(&[class])).expect("a problem");
         assert_eq!(problem.reason, "StorageClassNotFound");
         assert!(problem.message.contains("\"fast\"") && problem.message.contains("local"));

@@ -76,7 +76,11 @@ pub async fn observe(kube: &Kube, namespace: &str, name: &str) -> Result<Option<
     } else {
         None
     };
-    let referenced = if stateful_set.is_none() { referenced(kube, namespace, name).await? } else { 0 };
+    let referenced = if stateful_set.is_none() {
+        referenced(kube, namespace, name).await?
+    } else {
+        0
+    };
     Ok(Some(Observed {
         broker,
         stateful_set,
@@ -127,18 +131,28 @@ async fn referenced(kube: &Kube, namespace: &str, name: &str) -> Result<u32, Api
 impl Observed {
     /// The pods as members of the cluster. One that is being deleted is not asked anything new.
     pub fn members(&self) -> Vec<Member> {
-        self.pods.iter().map(|(ordinal, pod)| member(*ordinal, pod)).collect()
+        self.pods
+            .iter()
+            .map(|(ordinal, pod)| member(*ordinal, pod))
+            .collect()
     }
 }
 
 fn member(ordinal: u32, pod: &Pod) -> Member {
     let status = pod.status.as_ref();
-    let ip = status.and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty());
-    let containers = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+    let ip = status
+        .and_then(|status| status.pod_ip.clone())
+        .filter(|ip| !ip.is_empty());
+    let containers = status
+        .and_then(|status| status.container_statuses.as_deref())
+        .unwrap_or_default();
     let ran = containers.iter().any(|one| {
         let state = one.state.as_ref();
         one.restart_count > 0
-            || one.last_state.as_ref().is_some_and(|last| last.terminated.is_some())
+            || one
+                .last_state
+                .as_ref()
+                .is_some_and(|last| last.terminated.is_some())
             || state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
     });
     Member {
@@ -153,7 +167,10 @@ fn member(ordinal: u32, pod: &Pod) -> Member {
 
 /// Whether Kubernetes says that the pod serves.
 pub fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref());
     let ready = conditions
         .unwrap_or_default()
         .iter()

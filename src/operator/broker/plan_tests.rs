@@ -53,7 +53,8 @@ fn every_path_that_shrinks_passes_the_gate() {
                             ..input(3, wanted)
                         };
                         let scale = scale(&input);
-                        let drained = wanted < 3 && status == Some(&two) && settled == Some(2) && referenced < 3;
+                        let drained =
+                            wanted < 3 && status == Some(&two) && settled == Some(2) && referenced < 3;
                         assert_eq!(scale.replicas, if drained { 2 } else { 3 }, "{input:?}");
                     }
                 }
@@ -175,7 +176,11 @@ fn one_broker_restarts_at_a_time_and_only_while_all_others_serve() {
     assert_eq!(restart(&pods, 3, true), None);
     assert_eq!(restart(&pods[..2], 3, false), None, "one is missing");
     pods[2] = pod(2, true, false);
-    assert_eq!(restart(&pods, 3, false), None, "the restarted one does not serve yet");
+    assert_eq!(
+        restart(&pods, 3, false),
+        None,
+        "the restarted one does not serve yet"
+    );
     pods[2] = pod(2, true, true);
     assert_eq!(restart(&pods, 3, false), Some(1));
 }

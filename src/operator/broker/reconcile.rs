@@ -35,8 +35,14 @@ const SETTLING: Duration = Duration::from_secs(8);
 ///
 /// # Errors
 /// A step did not come to its end; trying again is right.
-pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> Result<Duration, ReconcileError> {
-    let observed = observe(&context.kube, namespace, name).await.map_err(ReconcileError::Observe)?;
+pub async fn reconcile(
+    context: &Arc<Context>,
+    namespace: &str,
+    name: &str,
+) -> Result<Duration, ReconcileError> {
+    let observed = observe(&context.kube, namespace, name)
+        .await
+        .map_err(ReconcileError::Observe)?;
     let Some(observed) = observed else {
         context.clusters.forget(context, namespace, name);
         return Ok(LATER);
@@ -102,7 +108,9 @@ impl<'a> Pass<'a> {
             validated: &self.validated,
             image: image.clone(),
             default_image: self.default_image(),
-            live_claims: self.live_spec().map(|spec| spec.volume_claim_templates.clone().unwrap_or_default()),
+            live_claims: self
+                .live_spec()
+                .map(|spec| spec.volume_claim_templates.clone().unwrap_or_default()),
             operator_namespace: &self.context.operator_namespace,
         });
         // Brokers stop getting partitions before anything else is done about them.
@@ -112,7 +120,9 @@ impl<'a> Pass<'a> {
             .all(children, scale.replicas, &self.observed)
             .await
             .map_err(ReconcileError::Apply)?;
-        applied.problems.splice(0..0, apply::invalid(&self.validated.invalid));
+        applied
+            .problems
+            .splice(0..0, apply::invalid(&self.validated.invalid));
         self.delete_claim(&scale).await?;
         let updated = self.updated(&applied);
         self.restart(&scale, &applied, &updated).await?;
@@ -130,7 +140,9 @@ impl<'a> Pass<'a> {
         let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         Some(Live {
             replicas: u32::try_from(replicas).unwrap_or(0),
-            recorded: annotations.and_then(|all| all.get(REPLICAS)).and_then(|text| text.parse().ok()),
+            recorded: annotations
+                .and_then(|all| all.get(REPLICAS))
+                .and_then(|text| text.parse().ok()),
         })
     }
 
@@ -158,7 +170,8 @@ impl<'a> Pass<'a> {
             drain: before.and_then(|status| status.drain.as_ref()),
             settled: self.facts.leaving.filter(|_| self.facts.settled),
             leftovers: &leftovers,
-            delete_claims: self.observed.broker.spec.storage.retention_policy.when_scaled == VolumeFate::Delete,
+            delete_claims: self.observed.broker.spec.storage.retention_policy.when_scaled
+                == VolumeFate::Delete,
             now: self.now.clone(),
         })
     }
@@ -181,14 +194,22 @@ impl<'a> Pass<'a> {
 
     /// What an empty `spec.image` stands for: what it stood for when the cluster was made.
     fn default_image(&self) -> String {
-        let annotations = self.observed.stateful_set.as_ref().and_then(|set| set.metadata.annotations.as_ref());
+        let annotations = self
+            .observed
+            .stateful_set
+            .as_ref()
+            .and_then(|set| set.metadata.annotations.as_ref());
         let pinned = annotations.and_then(|all| all.get(DEFAULT_IMAGE)).cloned();
         pinned.unwrap_or_else(|| self.context.broker_image.clone())
     }
 
     fn image(&self) -> String {
         let named = &self.observed.broker.spec.image;
-        if named.is_empty() { self.default_image() } else { named.clone() }
+        if named.is_empty() {
+            self.default_image()
+        } else {
+            named.clone()
+        }
     }
 
     /// A decision is stored before it is acted on, so that an operator that starts now goes on with it.
@@ -202,7 +223,8 @@ impl<'a> Pass<'a> {
                 scaler.announcement.take(),
             )
         };
-        let desired = |status: &MessageBrokerStatus| status.autoscaling.as_ref().and_then(|one| one.desired_replicas);
+        let desired =
+            |status: &MessageBrokerStatus| status.autoscaling.as_ref().and_then(|one| one.desired_replicas);
         let drain = |status: &MessageBrokerStatus| status.drain.as_ref().map(|drain| drain.ordinal);
         let first = MessageBrokerStatus {
             autoscaling: Some(autoscaling),
@@ -215,7 +237,10 @@ impl<'a> Pass<'a> {
             self.observed.broker = self.write_status(&self.observed.broker, first).await?;
         }
         if let Some((reason, note)) = announcement {
-            self.context.events.normal(&self.cluster.reference(), reason, &note).await;
+            self.context
+                .events
+                .normal(&self.cluster.reference(), reason, &note)
+                .await;
         }
         Ok(())
     }
@@ -240,10 +265,18 @@ impl<'a> Pass<'a> {
     }
 
     async fn delete_claim(&self, scale: &Scale) -> Result<(), ReconcileError> {
-        let claim = self.observed.claims.iter().find(|(ordinal, _)| Some(*ordinal) == scale.delete_claim);
+        let claim = self
+            .observed
+            .claims
+            .iter()
+            .find(|(ordinal, _)| Some(*ordinal) == scale.delete_claim);
         if let Some((ordinal, claim)) = claim {
             tracing::info!(ordinal, "deleting the volume of a broker that has left");
-            self.context.kube.delete(claim).await.map_err(ReconcileError::Apply)?;
+            self.context
+                .kube
+                .delete(claim)
+                .await
+                .map_err(ReconcileError::Apply)?;
         }
         Ok(())
     }
@@ -252,14 +285,23 @@ impl<'a> Pass<'a> {
     fn updated(&self, applied: &Applied) -> Vec<String> {
         let newest = newest_revision(applied.stateful_set.as_ref());
         let is_updated = |pod: &k8s_openapi::api::core::v1::Pod| {
-            let revision = pod.metadata.labels.as_ref().and_then(|labels| labels.get("controller-revision-hash"));
+            let revision = pod
+                .metadata
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get("controller-revision-hash"));
             newest.as_ref().is_none_or(|newest| revision == Some(newest))
         };
         let updated = self.observed.pods.iter().filter(|(_, pod)| is_updated(pod));
         updated.filter_map(|(_, pod)| pod.metadata.name.clone()).collect()
     }
 
-    async fn restart(&self, scale: &Scale, applied: &Applied, updated: &[String]) -> Result<(), ReconcileError> {
+    async fn restart(
+        &self,
+        scale: &Scale,
+        applied: &Applied,
+        updated: &[String],
+    ) -> Result<(), ReconcileError> {
         if newest_revision(applied.stateful_set.as_ref()).is_none() {
             return Ok(());
         }
@@ -280,20 +322,36 @@ impl<'a> Pass<'a> {
         let settled = self.cluster.since.elapsed() >= SETTLING;
         let restart = plan::restart(&views, scale.replicas, scale.leaving.is_some());
         // Healthy brokers wait until it is known that all of them serve.
-        let restart = restart.filter(|ordinal| settled || views.iter().any(|one| one.ordinal == *ordinal && !one.serving));
-        let pod = self.observed.pods.iter().find(|(ordinal, _)| Some(*ordinal) == restart);
+        let restart = restart
+            .filter(|ordinal| settled || views.iter().any(|one| one.ordinal == *ordinal && !one.serving));
+        let pod = self
+            .observed
+            .pods
+            .iter()
+            .find(|(ordinal, _)| Some(*ordinal) == restart);
         if let Some((_, pod)) = pod {
             let name = pod.metadata.name.clone().unwrap_or_default();
             tracing::info!(pod = name, "restarting a broker with the newest template");
-            self.context.kube.delete(pod).await.map_err(ReconcileError::Apply)?;
+            self.context
+                .kube
+                .delete(pod)
+                .await
+                .map_err(ReconcileError::Apply)?;
             let note = format!("{name} is restarted to run with the newest template");
-            self.context.events.normal(&self.cluster.reference(), "BrokerRestarted", &note).await;
+            self.context
+                .events
+                .normal(&self.cluster.reference(), "BrokerRestarted", &note)
+                .await;
         }
         Ok(())
     }
 
     fn set_basis(&self, scale: &Scale, updated: &[String]) {
-        let brokers = self.observed.members().into_iter().map(|member| (member.name, member.ready));
+        let brokers = self
+            .observed
+            .members()
+            .into_iter()
+            .map(|member| (member.name, member.ready));
         self.cluster.scaler.lock().set_basis(Basis {
             policy: self.policy.clone(),
             spec_replicas: self.observed.broker.spec.replicas,
@@ -336,7 +394,8 @@ impl<'a> Pass<'a> {
             drain_timeout: self.validated.timeout,
             now: self.now.clone(),
         });
-        self.tell(&status, applied.problems.iter().chain(&health_problems)).await;
+        self.tell(&status, applied.problems.iter().chain(&health_problems))
+            .await;
         let rolling = updated.len() < self.observed.pods.len();
         let at_rest = conditions::is_true(&status.conditions, conditions::READY)
             && scale.drain.is_none()
@@ -351,20 +410,36 @@ impl<'a> Pass<'a> {
     async fn tell(&self, status: &MessageBrokerStatus, problems: impl Iterator<Item = &Problem>) {
         let about = self.cluster.reference();
         for problem in problems {
-            self.context.events.warning(&about, problem.reason, &problem.message).await;
+            self.context
+                .events
+                .warning(&about, problem.reason, &problem.message)
+                .await;
         }
-        let before = self.observed.broker.status.as_ref().map(|status| status.conditions.as_slice());
-        let reason = |conditions: &[_], type_| conditions::find(conditions, type_).map(|found| found.reason.clone());
+        let before = self
+            .observed
+            .broker
+            .status
+            .as_ref()
+            .map(|status| status.conditions.as_slice());
+        let reason =
+            |conditions: &[_], type_| conditions::find(conditions, type_).map(|found| found.reason.clone());
         let drain = conditions::find(&status.conditions, conditions::DRAINING);
         if let Some(found) = drain.filter(|found| found.reason == "DrainStuck") {
             let known = before.and_then(|before| reason(before, conditions::DRAINING));
             if known.as_deref() != Some("DrainStuck") {
-                self.context.events.warning(&about, "DrainStuck", &found.message).await;
+                self.context
+                    .events
+                    .warning(&about, "DrainStuck", &found.message)
+                    .await;
             }
         }
     }
 
-    async fn write_status(&self, broker: &MessageBroker, status: MessageBrokerStatus) -> Result<MessageBroker, ReconcileError> {
+    async fn write_status(
+        &self,
+        broker: &MessageBroker,
+        status: MessageBrokerStatus,
+    ) -> Result<MessageBroker, ReconcileError> {
         if broker.status.as_ref() == Some(&status) {
             return Ok(broker.clone());
         }
@@ -372,7 +447,11 @@ impl<'a> Pass<'a> {
             status: Some(status),
             ..broker.clone()
         };
-        self.context.kube.replace_status(&wanted).await.map_err(ReconcileError::Status)
+        self.context
+            .kube
+            .replace_status(&wanted)
+            .await
+            .map_err(ReconcileError::Status)
     }
 }
 

@@ -60,11 +60,21 @@ pub fn status(input: &StatusInput<'_>) -> MessageBrokerStatus {
     let before = input.broker.status.clone().unwrap_or_default();
     let ready = count(input.members.iter().filter(|member| member.ready));
     let pressure = input.figures.pressure().map_or_else(
-        || before.summary.clone().map(|summary| summary.pressure).unwrap_or_default(),
+        || {
+            before
+                .summary
+                .clone()
+                .map(|summary| summary.pressure)
+                .unwrap_or_default()
+        },
         |percent| format!("{percent}%"),
     );
     let scaling = if input.figures.reason.is_empty() {
-        before.summary.clone().map(|summary| summary.scaling).unwrap_or_default()
+        before
+            .summary
+            .clone()
+            .map(|summary| summary.scaling)
+            .unwrap_or_default()
     } else {
         input.figures.reason.to_owned()
     };
@@ -88,7 +98,10 @@ pub fn status(input: &StatusInput<'_>) -> MessageBrokerStatus {
         conditions: before.conditions,
     };
     for finding in findings(input, ready, &status) {
-        if input.settling && depends_on_brokers(finding.type_) && conditions::find(&status.conditions, finding.type_).is_some() {
+        if input.settling
+            && depends_on_brokers(finding.type_)
+            && conditions::find(&status.conditions, finding.type_).is_some()
+        {
             continue;
         }
         conditions::set(&mut status.conditions, finding, meta.generation, &input.now);
@@ -100,7 +113,12 @@ pub fn status(input: &StatusInput<'_>) -> MessageBrokerStatus {
 pub fn paused(broker: &MessageBroker, now: &Time) -> MessageBrokerStatus {
     let mut status = broker.status.clone().unwrap_or_default();
     status.observed_generation = broker.metadata.generation;
-    let finding = Finding::new(conditions::PAUSED, true, "SpecPaused", "spec.paused is true: nothing is changed until it is false");
+    let finding = Finding::new(
+        conditions::PAUSED,
+        true,
+        "SpecPaused",
+        "spec.paused is true: nothing is changed until it is false",
+    );
     conditions::set(&mut status.conditions, finding, broker.metadata.generation, now);
     status
 }
@@ -110,8 +128,13 @@ fn count<T>(items: impl Iterator<Item = T>) -> u32 {
 }
 
 fn depends_on_brokers(type_: &str) -> bool {
-    [conditions::CONFIGURATION_APPLIED, conditions::METRICS_FRESH, conditions::SCALING_ACTIVE, conditions::SCALING_LIMITED]
-        .contains(&type_)
+    [
+        conditions::CONFIGURATION_APPLIED,
+        conditions::METRICS_FRESH,
+        conditions::SCALING_ACTIVE,
+        conditions::SCALING_LIMITED,
+    ]
+    .contains(&type_)
 }
 
 fn brokers(input: &StatusInput<'_>, before: &[BrokerStatus]) -> Vec<BrokerStatus> {
@@ -123,7 +146,11 @@ fn brokers(input: &StatusInput<'_>, before: &[BrokerStatus]) -> Vec<BrokerStatus
         let shown = BrokerStatus {
             name: member.name.clone(),
             ready: member.ready,
-            partitions_led: if known { Some(led) } else { old.and_then(|old| old.partitions_led) },
+            partitions_led: if known {
+                Some(led)
+            } else {
+                old.and_then(|old| old.partitions_led)
+            },
             ..BrokerStatus::default()
         };
         match (input.figures.brokers.get(&member.name), old) {
@@ -198,18 +225,35 @@ fn findings(input: &StatusInput<'_>, ready: u32, status: &MessageBrokerStatus) -
 }
 
 fn ready_finding(synced: &Finding, available: &Finding, stuck: Option<&Finding>) -> Finding {
-    let failed = [synced, available].into_iter().find(|finding| finding.status != ConditionStatus::True);
+    let failed = [synced, available]
+        .into_iter()
+        .find(|finding| finding.status != ConditionStatus::True);
     match (failed, stuck) {
         (Some(finding), _) => Finding::new(conditions::READY, false, finding.reason, finding.message.clone()),
         (None, Some(stuck)) => Finding::new(conditions::READY, true, stuck.reason, stuck.message.clone()),
-        (None, None) => Finding::new(conditions::READY, true, "AllServing", "everything that the spec asks for is there and serves"),
+        (None, None) => Finding::new(
+            conditions::READY,
+            true,
+            "AllServing",
+            "everything that the spec asks for is there and serves",
+        ),
     }
 }
 
 fn synced(input: &StatusInput<'_>) -> Finding {
     match input.sync_problems.first() {
-        None => Finding::new(conditions::RESOURCES_SYNCED, true, "Synced", "every object is as the spec asks for"),
-        Some(problem) => Finding::new(conditions::RESOURCES_SYNCED, false, problem.reason, told(input.sync_problems)),
+        None => Finding::new(
+            conditions::RESOURCES_SYNCED,
+            true,
+            "Synced",
+            "every object is as the spec asks for",
+        ),
+        Some(problem) => Finding::new(
+            conditions::RESOURCES_SYNCED,
+            false,
+            problem.reason,
+            told(input.sync_problems),
+        ),
     }
 }
 
@@ -227,16 +271,31 @@ fn available(input: &StatusInput<'_>, ready: u32) -> Finding {
     if ready >= input.wanted && input.scale.replicas >= input.wanted {
         let outdated = input.members.len() > input.updated.len();
         return if outdated {
-            Finding::new(type_, true, "RollingOut", "every broker serves; some are still to be restarted with the newest template")
+            Finding::new(
+                type_,
+                true,
+                "RollingOut",
+                "every broker serves; some are still to be restarted with the newest template",
+            )
         } else {
             Finding::new(type_, true, "AllReady", "every broker serves")
         };
     }
     if let Some(problem) = input.health_problems.first() {
-        return Finding::new(type_, false, problem.reason, format!("{serve}: {}", told(input.health_problems)));
+        return Finding::new(
+            type_,
+            false,
+            problem.reason,
+            format!("{serve}: {}", told(input.health_problems)),
+        );
     }
     if !input.scale.waiting.is_empty() {
-        return Finding::new(type_, false, "WaitingForRemoval", format!("{serve}; waiting for {}", input.scale.waiting));
+        return Finding::new(
+            type_,
+            false,
+            "WaitingForRemoval",
+            format!("{serve}; waiting for {}", input.scale.waiting),
+        );
     }
     let rolling = input.members.len() > input.updated.len();
     let reason = if rolling { "RollingOut" } else { "BrokersStarting" };
@@ -256,11 +315,28 @@ fn configured(input: &StatusInput<'_>) -> Finding {
         .find(|member| !facts.links.get(&member.name).is_some_and(|link| link.connected));
     match away {
         Some(member) => {
-            let error = facts.links.get(&member.name).map_or("", |link| link.error.as_str());
-            let why = if error.is_empty() { String::new() } else { format!(": {error}") };
-            Finding::new(type_, false, "BrokerUnreachable", format!("{} does not take the operator's configuration{why}", member.name))
+            let error = facts
+                .links
+                .get(&member.name)
+                .map_or("", |link| link.error.as_str());
+            let why = if error.is_empty() {
+                String::new()
+            } else {
+                format!(": {error}")
+            };
+            Finding::new(
+                type_,
+                false,
+                "BrokerUnreachable",
+                format!("{} does not take the operator's configuration{why}", member.name),
+            )
         }
-        None => Finding::new(type_, true, "Applied", "every ready broker has the operator's configuration"),
+        None => Finding::new(
+            type_,
+            true,
+            "Applied",
+            "every ready broker has the operator's configuration",
+        ),
     }
 }
 
@@ -268,13 +344,23 @@ fn metrics(input: &StatusInput<'_>, ready: u32) -> Finding {
     let type_ = conditions::METRICS_FRESH;
     let reporting = input.figures.brokers_reporting;
     if input.figures.reason.is_empty() {
-        return Finding::new(type_, ConditionStatus::Unknown, "Measuring", "no reports were looked at yet");
+        return Finding::new(
+            type_,
+            ConditionStatus::Unknown,
+            "Measuring",
+            "no reports were looked at yet",
+        );
     }
     if ready == 0 {
         return Finding::new(type_, false, "NoBrokers", "no broker serves");
     }
     if reporting >= ready {
-        Finding::new(type_, true, "AllReporting", "every ready broker reports its pressure")
+        Finding::new(
+            type_,
+            true,
+            "AllReporting",
+            "every ready broker reports its pressure",
+        )
     } else {
         let message = "some ready brokers do not report their pressure, or not for long enough yet";
         Finding::new(type_, false, "ReportsMissing", message)
@@ -283,17 +369,32 @@ fn metrics(input: &StatusInput<'_>, ready: u32) -> Finding {
 
 fn active(input: &StatusInput<'_>) -> Finding {
     let type_ = conditions::SCALING_ACTIVE;
-    let reason = if input.figures.reason.is_empty() { "Measuring" } else { input.figures.reason };
+    let reason = if input.figures.reason.is_empty() {
+        "Measuring"
+    } else {
+        input.figures.reason
+    };
     match input.broker.spec.autoscaling.mode {
         AutoscalingMode::Off => Finding::new(type_, false, "Off", "spec.autoscaling.mode is Off"),
-        AutoscalingMode::Recommend => {
-            Finding::new(type_, false, "RecommendOnly", "spec.autoscaling.mode is Recommend: decisions are shown and not acted on")
-        }
+        AutoscalingMode::Recommend => Finding::new(
+            type_,
+            false,
+            "RecommendOnly",
+            "spec.autoscaling.mode is Recommend: decisions are shown and not acted on",
+        ),
         AutoscalingMode::ScaleUpOnly | AutoscalingMode::Auto => match reason {
-            "MetricsMissing" | "Fallback" | "NoBrokers" | "CapacityUnknown" => {
-                Finding::new(type_, false, reason, "the autoscaler cannot decide on the demand; see status.autoscaling")
-            }
-            _ => Finding::new(type_, true, "Deciding", "the autoscaler decides on the brokers' reports"),
+            "MetricsMissing" | "Fallback" | "NoBrokers" | "CapacityUnknown" => Finding::new(
+                type_,
+                false,
+                reason,
+                "the autoscaler cannot decide on the demand; see status.autoscaling",
+            ),
+            _ => Finding::new(
+                type_,
+                true,
+                "Deciding",
+                "the autoscaler decides on the brokers' reports",
+            ),
         },
     }
 }
@@ -305,7 +406,12 @@ fn limited(input: &StatusInput<'_>) -> Finding {
             let message = format!("{limit} keeps the number of brokers from what the demand asks for");
             Finding::new(type_, true, limit, message)
         }
-        _ => Finding::new(type_, false, "NotLimited", "nothing keeps the autoscaler from what the demand asks for"),
+        _ => Finding::new(
+            type_,
+            false,
+            "NotLimited",
+            "nothing keeps the autoscaler from what the demand asks for",
+        ),
     }
 }
 
@@ -314,18 +420,34 @@ fn draining(input: &StatusInput<'_>, status: &MessageBrokerStatus) -> Finding {
     let Some(drain) = &status.drain else {
         return Finding::new(type_, false, "NotDraining", "no broker is being emptied");
     };
-    let name = names::broker(input.broker.metadata.name.as_deref().unwrap_or_default(), drain.ordinal);
+    let name = names::broker(
+        input.broker.metadata.name.as_deref().unwrap_or_default(),
+        drain.ordinal,
+    );
     if input.scale.leaving != Some(drain.ordinal) {
-        return Finding::new(type_, true, "Removing", format!("{name} has left; its pod and volume are being removed"));
+        return Finding::new(
+            type_,
+            true,
+            "Removing",
+            format!("{name} has left; its pod and volume are being removed"),
+        );
     }
     let took = input.now.0.duration_since(drain.since.0);
-    let stuck = drain.empty_since.is_none() && took.as_secs() > i64::try_from(input.drain_timeout.as_secs()).unwrap_or(i64::MAX);
+    let stuck = drain.empty_since.is_none()
+        && took.as_secs() > i64::try_from(input.drain_timeout.as_secs()).unwrap_or(i64::MAX);
     let holding = drain.holding;
     let what = if drain.empty_since.is_some() {
         format!("{name} holds nothing any more")
     } else {
-        let waits = if drain.message.is_empty() { String::new() } else { format!("; {}", drain.message) };
-        format!("{name} still holds {} partitions ({} entries){waits}", holding.partitions, holding.entries)
+        let waits = if drain.message.is_empty() {
+            String::new()
+        } else {
+            format!("; {}", drain.message)
+        };
+        format!(
+            "{name} still holds {} partitions ({} entries){waits}",
+            holding.partitions, holding.entries
+        )
     };
     if stuck {
         let message = format!("{what}; this takes longer than spec.autoscaling.drain.timeout, and goes on");

@@ -130,11 +130,17 @@ fn the_same_again_is_the_same_status() {
 #[test]
 fn what_is_wrong_is_said_by_the_field_to_look_at() {
     let mut case = Case::new(2);
-    case.health = vec![Problem::new("ImageUnavailable", "image \"x\" cannot be pulled; look at spec.image")];
+    case.health = vec![Problem::new(
+        "ImageUnavailable",
+        "image \"x\" cannot be pulled; look at spec.image",
+    )];
     let status = case.status(10);
     let (ready, reason, message) = condition(&status, conditions::READY);
     assert_eq!((ready.as_str(), reason.as_str()), ("False", "ImageUnavailable"));
-    assert!(message.contains("spec.image") && message.contains("2 of 3"), "{message}");
+    assert!(
+        message.contains("spec.image") && message.contains("2 of 3"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -157,7 +163,10 @@ fn a_drain_says_what_it_waits_for_and_when_it_is_stuck() {
     case.facts.waiting_for = "t/0: no other broker is ready to take it".to_owned();
     let (holds, reason, message) = condition(&case.status(10), conditions::DRAINING);
     assert_eq!((holds.as_str(), reason.as_str()), ("True", "Emptying"));
-    assert!(message.contains("orders-2 still holds 2 partitions") && message.contains("t/0"), "{message}");
+    assert!(
+        message.contains("orders-2 still holds 2 partitions") && message.contains("t/0"),
+        "{message}"
+    );
     assert_eq!(condition(&case.status(601), conditions::DRAINING).1, "DrainStuck");
     case.facts.empty = true;
     let status = case.status(700);
@@ -170,6 +179,9 @@ fn a_broker_that_cannot_be_reached_is_named() {
     let mut case = Case::new(3);
     case.facts.links.remove("orders-1");
     let (applied, reason, message) = condition(&case.status(10), conditions::CONFIGURATION_APPLIED);
-    assert_eq!((applied.as_str(), reason.as_str()), ("False", "BrokerUnreachable"));
+    assert_eq!(
+        (applied.as_str(), reason.as_str()),
+        ("False", "BrokerUnreachable")
+    );
     assert!(message.contains("orders-1"));
 }

@@ -36,25 +36,35 @@ pub fn validate(spec: &MessageBrokerSpec, live: Option<&PodTemplateSpec>) -> Val
         invalid.push(error);
         live.and_then(|live| live.affinity.clone())
     });
-    let spread = spec.pod_template.topology_spread_constraints().unwrap_or_else(|error| {
-        invalid.push(error);
-        live.and_then(|live| live.topology_spread_constraints.clone()).unwrap_or_default()
-    });
-    let mut or_default = |value: Result<u64, InvalidField>, default: fn() -> Result<u64, InvalidField>| match value {
-        Ok(value) => value,
-        Err(error) => {
+    let spread = spec
+        .pod_template
+        .topology_spread_constraints()
+        .unwrap_or_else(|error| {
             invalid.push(error);
-            default().unwrap_or(0)
-        }
-    };
+            live.and_then(|live| live.topology_spread_constraints.clone())
+                .unwrap_or_default()
+        });
+    let mut or_default =
+        |value: Result<u64, InvalidField>, default: fn() -> Result<u64, InvalidField>| match value {
+            Ok(value) => value,
+            Err(error) => {
+                invalid.push(error);
+                default().unwrap_or(0)
+            }
+        };
     let limits = LimitsConfiguration {
         max_connections: spec.limits.max_connections,
         max_streams_per_connection: spec.limits.max_streams_per_connection,
-        max_message_bytes: or_default(spec.limits.max_message_bytes(), || Limits::default().max_message_bytes()),
-        max_inflight_bytes: or_default(spec.limits.max_inflight_bytes(), || Limits::default().max_inflight_bytes()),
+        max_message_bytes: or_default(spec.limits.max_message_bytes(), || {
+            Limits::default().max_message_bytes()
+        }),
+        max_inflight_bytes: or_default(spec.limits.max_inflight_bytes(), || {
+            Limits::default().max_inflight_bytes()
+        }),
     };
     let drain = &spec.autoscaling.drain;
-    let mut duration = |value: Result<Duration, InvalidField>, default: fn() -> Result<Duration, InvalidField>| match value {
+    let mut duration = |value: Result<Duration, InvalidField>,
+                        default: fn() -> Result<Duration, InvalidField>| match value {
         Ok(value) => value,
         Err(error) => {
             invalid.push(error);
@@ -69,7 +79,11 @@ pub fn validate(spec: &MessageBrokerSpec, live: Option<&PodTemplateSpec>) -> Val
         spec.channel.target_queue_delay().err(),
         spec.channel.burst_window().err(),
         spec.storage.size_bytes().err(),
-        spec.topic_defaults.retention.age.parse("spec.topicDefaults.retention.age").err(),
+        spec.topic_defaults
+            .retention
+            .age
+            .parse("spec.topicDefaults.retention.age")
+            .err(),
     ] {
         invalid.extend(other);
     }
@@ -104,14 +118,26 @@ mod tests {
     #[test]
     fn each_bad_field_is_named_and_the_others_count() {
         for (spec, field) in [
-            (json!({"podTemplate": {"affinity": {"podAntiAfinity": {}}}}), "spec.podTemplate.affinity.podAntiAfinity"),
+            (
+                json!({"podTemplate": {"affinity": {"podAntiAfinity": {}}}}),
+                "spec.podTemplate.affinity.podAntiAfinity",
+            ),
             (
                 json!({"podTemplate": {"topologySpreadConstraints": [{"maxSkew": "x"}]}}),
                 "spec.podTemplate.topologySpreadConstraints[0]",
             ),
-            (json!({"autoscaling": {"drain": {"settle": "soon"}}}), "spec.autoscaling.drain.settle"),
-            (json!({"channel": {"burstWindow": "5"}}), "spec.channel.burstWindow"),
-            (json!({"limits": {"maxMessageBytes": "big"}}), "spec.limits.maxMessageBytes"),
+            (
+                json!({"autoscaling": {"drain": {"settle": "soon"}}}),
+                "spec.autoscaling.drain.settle",
+            ),
+            (
+                json!({"channel": {"burstWindow": "5"}}),
+                "spec.channel.burstWindow",
+            ),
+            (
+                json!({"limits": {"maxMessageBytes": "big"}}),
+                "spec.limits.maxMessageBytes",
+            ),
         ] {
             let validated = validated(spec);
             assert_eq!(validated.invalid.len(), 1, "{field}");

@@ -16,7 +16,9 @@ pub fn configuration(cluster: &Cluster, directive: &Directive, topics: &[StoredT
             capacity: directive.capacity,
         }),
         limits: Some(directive.limits),
-        brokers: ordinals(directive).map(|ordinal| peer(cluster, ordinal)).collect(),
+        brokers: ordinals(directive)
+            .map(|ordinal| peer(cluster, ordinal))
+            .collect(),
         topics: topics.iter().map(StoredTopic::configuration).collect(),
         auto_create_topics: directive.topic_defaults.auto_create,
         ..pb::Configuration::default()
@@ -33,7 +35,11 @@ pub fn control_addresses(cluster: &Cluster, directive: &Directive) -> BTreeMap<S
 
 /// Those of the StatefulSet, and pods beyond it that are not gone yet.
 fn ordinals(directive: &Directive) -> impl Iterator<Item = u32> {
-    let beyond = directive.members.iter().map(|member| member.ordinal).filter(|ordinal| *ordinal >= directive.size);
+    let beyond = directive
+        .members
+        .iter()
+        .map(|member| member.ordinal)
+        .filter(|ordinal| *ordinal >= directive.size);
     let mut all: Vec<u32> = (0..directive.size).chain(beyond).collect();
     all.sort_unstable();
     all.dedup();

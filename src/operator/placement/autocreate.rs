@@ -37,14 +37,21 @@ impl Autocreate {
         }
         let missing = wanted
             .into_iter()
-            .filter(|name| !self.refused.contains_key(name) && !listed.topics.iter().any(|topic| topic.name() == name))
+            .filter(|name| {
+                !self.refused.contains_key(name) && !listed.topics.iter().any(|topic| topic.name() == name)
+            })
             .take(AT_ONCE);
         for name in missing.collect::<Vec<_>>() {
             let topic = topic(cluster, defaults, &name);
             match context.kube.create(&cluster.namespace, &topic).await {
                 Ok(_) => {
-                    let note = format!("topic {name} was published to and did not exist: created from spec.topicDefaults");
-                    context.events.normal(&cluster.reference(), "TopicCreated", &note).await;
+                    let note = format!(
+                        "topic {name} was published to and did not exist: created from spec.topicDefaults"
+                    );
+                    context
+                        .events
+                        .normal(&cluster.reference(), "TopicCreated", &note)
+                        .await;
                 }
                 // Either a topic of another MessageBroker, or made this moment; the next look says.
                 Err(error) if error.is_already_exists() => {
@@ -53,7 +60,10 @@ impl Autocreate {
                 Err(error) => {
                     if error.is_refused() {
                         let note = format!("topic {name} cannot be created: {}", error.message());
-                        context.events.warning(&cluster.reference(), "TopicNotCreated", &note).await;
+                        context
+                            .events
+                            .warning(&cluster.reference(), "TopicNotCreated", &note)
+                            .await;
                     }
                     tracing::warn!(topic = name, %error, "a wanted topic was not created");
                     self.refused.insert(name, Instant::now());

@@ -26,7 +26,12 @@ pub fn targets(totals: &[u32], present: &Counts, brokers: usize) -> Counts {
     totals
         .iter()
         .zip(&extras)
-        .map(|(total, extra)| extra.iter().map(|extra| total / count + u32::from(*extra)).collect())
+        .map(|(total, extra)| {
+            extra
+                .iter()
+                .map(|extra| total / count + u32::from(*extra))
+                .collect()
+        })
         .collect()
 }
 
@@ -124,14 +129,20 @@ mod tests {
             .iter()
             .map(|owners| {
                 (0..brokers)
-                    .map(|broker| u32::try_from(owners.iter().filter(|owner| **owner == Some(broker)).count()).expect("few"))
+                    .map(|broker| {
+                        u32::try_from(owners.iter().filter(|owner| **owner == Some(broker)).count())
+                            .expect("few")
+                    })
                     .collect()
             })
             .collect()
     }
 
     fn balanced(owners: &mut [Vec<Option<usize>>], brokers: usize) -> Vec<Shift> {
-        let totals: Vec<u32> = owners.iter().map(|owners| u32::try_from(owners.len()).expect("few")).collect();
+        let totals: Vec<u32> = owners
+            .iter()
+            .map(|owners| u32::try_from(owners.len()).expect("few"))
+            .collect();
         let targets = targets(&totals, &counts(owners, brokers), brokers);
         let shifts = shifts(owners, &targets);
         for shift in &shifts {

@@ -81,9 +81,20 @@ pub fn forget(partition: &mut PartitionStatus, epoch: u64) -> bool {
 
 /// Whether a chain is as every chain must be: epochs grow, and only the last entry is open.
 pub fn is_sound(partition: &PartitionStatus) -> bool {
-    let grows = partition.chain.windows(2).all(|pair| pair[0].epoch < pair[1].epoch);
-    let sealed = partition.chain.iter().rev().skip(1).all(|entry| entry.sealed_at.is_some());
-    let last = partition.chain.last().is_none_or(|entry| entry.epoch == partition.epoch);
+    let grows = partition
+        .chain
+        .windows(2)
+        .all(|pair| pair[0].epoch < pair[1].epoch);
+    let sealed = partition
+        .chain
+        .iter()
+        .rev()
+        .skip(1)
+        .all(|entry| entry.sealed_at.is_some());
+    let last = partition
+        .chain
+        .last()
+        .is_none_or(|entry| entry.epoch == partition.epoch);
     grows && sealed && last && partition.chain.iter().all(|entry| !entry.brokers.is_empty())
 }
 
@@ -103,7 +114,10 @@ mod tests {
         assert!(!extend(&mut partition, 1, 5, "c"), "somebody was faster");
         assert_eq!(owner(&partition), Some("b"));
         assert!(relocate(&mut partition, 1, "b"));
-        assert!(!relocate(&mut partition, 2, "c"), "an open entry is never relocated");
+        assert!(
+            !relocate(&mut partition, 2, "c"),
+            "an open entry is never relocated"
+        );
         assert!(!forget(&mut partition, 2), "nor forgotten");
         assert!(forget(&mut partition, 1));
         assert!(is_sound(&partition));

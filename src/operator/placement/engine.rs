@@ -96,7 +96,11 @@ impl Engine {
 
     fn failed(&self, error: &ApiError) {
         let facts = Facts {
-            problem: if error.is_conflict() { String::new() } else { error.to_string() },
+            problem: if error.is_conflict() {
+                String::new()
+            } else {
+                error.to_string()
+            },
             ..self.cluster.facts.lock().clone()
         };
         self.cluster.found(facts);
@@ -114,14 +118,24 @@ impl Engine {
         if !directive.frozen {
             let wanted = self.wanted_topics();
             self.autocreate
-                .create(&self.context, &cluster, &directive.topic_defaults, (&listed, wanted))
+                .create(
+                    &self.context,
+                    &cluster,
+                    &directive.topic_defaults,
+                    (&listed, wanted),
+                )
                 .await;
         }
         // Brokers serve what they own as soon as they are told; nothing else is in front of that.
         self.publish(&directive, &listed);
         let leaving = directive.leaving.map(|ordinal| names::broker(name, ordinal));
         self.disks
-            .refresh(&cluster.link_states(), leaving.as_deref(), &sealed_at(&listed), &self.context.metrics)
+            .refresh(
+                &cluster.link_states(),
+                leaving.as_deref(),
+                &sealed_at(&listed),
+                &self.context.metrics,
+            )
             .await;
         let model = self.model(&directive, &listed);
         let plan = plan::plan(&model);
@@ -197,7 +211,10 @@ impl Engine {
     }
 
     fn generation(&self) -> u64 {
-        self.configuration.borrow().as_ref().map_or(0, |one| one.generation)
+        self.configuration
+            .borrow()
+            .as_ref()
+            .map_or(0, |one| one.generation)
     }
 
     fn model(&mut self, directive: &Directive, listed: &Listed) -> Model {
@@ -208,7 +225,10 @@ impl Engine {
             .iter()
             .map(|member| {
                 let state = states.get(&member.name).cloned().unwrap_or_default();
-                let problems = state.problems.iter().map(|problem| (problem.topic.clone(), problem.partition));
+                let problems = state
+                    .problems
+                    .iter()
+                    .map(|problem| (problem.topic.clone(), problem.partition));
                 Broker {
                     name: member.name.clone(),
                     ordinal: member.ordinal,
@@ -222,10 +242,18 @@ impl Engine {
             })
             .collect();
         let topics: Vec<_> = listed.topics.iter().map(StoredTopic::model).collect();
-        let homeless = topics.iter().flat_map(|topic| &topic.partitions).any(|one| one.chain.is_empty());
+        let homeless = topics
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+            .any(|one| one.chain.is_empty());
         self.unassigned_since = homeless.then(|| self.unassigned_since.unwrap_or_else(Instant::now));
-        let serving = brokers.iter().filter(|broker| broker.serving && broker.stays).count();
-        let waited = self.unassigned_since.is_some_and(|since| since.elapsed() >= PATIENCE);
+        let serving = brokers
+            .iter()
+            .filter(|broker| broker.serving && broker.stays)
+            .count();
+        let waited = self
+            .unassigned_since
+            .is_some_and(|since| since.elapsed() >= PATIENCE);
         Model {
             patient: serving < directive.keep as usize && !waited,
             frozen: directive.frozen,
@@ -240,11 +268,15 @@ impl Engine {
     fn is_quiet(&mut self, states: &BTreeMap<String, LinkState>) -> bool {
         let newest: BTreeMap<String, u64> = states
             .iter()
-            .filter_map(|(name, state)| Some((name.clone(), state.report.as_ref()?.0.publisher_blocked_nanos)))
+            .filter_map(|(name, state)| {
+                Some((name.clone(), state.report.as_ref()?.0.publisher_blocked_nanos))
+            })
             .collect();
-        let quiet = newest
-            .iter()
-            .all(|(name, nanos)| self.blocked.get(name).is_none_or(|before| nanos.saturating_sub(*before) < 100_000_000));
+        let quiet = newest.iter().all(|(name, nanos)| {
+            self.blocked
+                .get(name)
+                .is_none_or(|before| nanos.saturating_sub(*before) < 100_000_000)
+        });
         self.blocked = newest;
         quiet
     }
@@ -272,39 +304,60 @@ impl Engine {
             execute::seal(&clients, &plan.moves, &metrics),
             execute::copy(&clients, &plan.copies, &addresses, &metrics),
         );
-        let mut wanted: BTreeMap<&str, Vec<PartitionStatus>> =
-            model.topics.iter().map(|topic| (topic.uid.as_str(), topic.partitions.clone())).collect();
+        let mut wanted: BTreeMap<&str, Vec<PartitionStatus>> = model
+            .topics
+            .iter()
+            .map(|topic| (topic.uid.as_str(), topic.partitions.clone()))
+            .collect();
         let mut at = |uid: &str, index: u32, change: &dyn Fn(&mut PartitionStatus) -> bool| {
             let partitions = wanted.get_mut(uid);
             let partition = partitions.and_then(|all| all.iter_mut().find(|one| one.index == index));
             partition.is_some_and(change)
         };
         for assign in &plan.assign {
-            at(&assign.topic_uid, assign.partition, &|one| chain::assign(one, &assign.to));
+            at(&assign.topic_uid, assign.partition, &|one| {
+                chain::assign(one, &assign.to)
+            });
         }
         for key in &plan.forget {
-            at(&key.topic_uid, key.partition, &|one| chain::forget(one, key.epoch));
+            at(&key.topic_uid, key.partition, &|one| {
+                chain::forget(one, key.epoch)
+            });
         }
         for (job, copied) in plan.copies.iter().zip(&copied) {
             match copied {
                 Ok(true) => {
-                    at(&job.key.topic_uid, job.key.partition, &|one| chain::relocate(one, job.key.epoch, &job.to));
+                    at(&job.key.topic_uid, job.key.partition, &|one| {
+                        chain::relocate(one, job.key.epoch, &job.to)
+                    });
                     self.disks.stale(&job.from);
                 }
                 Ok(false) => {}
-                Err(error) => tracing::warn!(topic = job.topic, from = job.from, to = job.to, error, "a copy does not get on"),
+                Err(error) => tracing::warn!(
+                    topic = job.topic,
+                    from = job.from,
+                    to = job.to,
+                    error,
+                    "a copy does not get on"
+                ),
             }
         }
         let mut moved = 0;
         for (step, sealed) in plan.moves.iter().zip(&sealed) {
             match sealed {
                 Ok(sealed) => {
-                    let extended =
-                        at(&step.key.topic_uid, step.key.partition, &|one| chain::extend(one, step.key.epoch, *sealed, &step.to));
+                    let extended = at(&step.key.topic_uid, step.key.partition, &|one| {
+                        chain::extend(one, step.key.epoch, *sealed, &step.to)
+                    });
                     moved += u64::from(extended);
                     self.disks.stale(&step.from);
                 }
-                Err(error) => tracing::warn!(topic = step.topic, from = step.from, error, "an entry was not sealed"),
+                Err(error) => tracing::warn!(
+                    topic = step.topic,
+                    from = step.from,
+                    error,
+                    "an entry was not sealed"
+                ),
             }
         }
         metrics.moves.inc_by(moved);
@@ -326,7 +379,9 @@ impl Engine {
                 .any(|member| member.ready && !model.serves(&member.name));
         let (mut stored, mut failed) = (false, None);
         for topic in &mut listed.topics {
-            let Some(partitions) = wanted.get(topic.uid()) else { continue };
+            let Some(partitions) = wanted.get(topic.uid()) else {
+                continue;
+            };
             if directive.frozen || (starting && *partitions == topic.status.partitions) {
                 continue;
             }
@@ -335,7 +390,14 @@ impl Engine {
                 ..topic.status.clone()
             };
             let (name, uid) = (topic.name().to_owned(), topic.uid().to_owned());
-            report::describe(model, &name, &uid, &mut status, topic.object.metadata.generation, &now);
+            report::describe(
+                model,
+                &name,
+                &uid,
+                &mut status,
+                topic.object.metadata.generation,
+                &now,
+            );
             if status == topic.status {
                 continue;
             }
@@ -354,8 +416,15 @@ impl Engine {
         let dropped = execute::drop_entries(&clients, &plan.drops, &self.context.metrics).await;
         for (job, dropped) in plan.drops.iter().zip(dropped) {
             match dropped {
-                Ok(()) => tracing::info!(broker = job.broker, topic = job.topic, key = ?job.key, "dropped an entry"),
-                Err(error) => tracing::warn!(broker = job.broker, topic = job.topic, error, "an entry was not dropped"),
+                Ok(()) => {
+                    tracing::info!(broker = job.broker, topic = job.topic, key = ?job.key, "dropped an entry")
+                }
+                Err(error) => tracing::warn!(
+                    broker = job.broker,
+                    topic = job.topic,
+                    error,
+                    "an entry was not dropped"
+                ),
             }
             self.disks.stale(&job.broker);
         }
@@ -407,11 +476,17 @@ impl Engine {
             ..Broker::default()
         };
         let broker = model.broker(&name).unwrap_or(&absent);
-        let running = directive.members.iter().any(|member| member.name == name && member.running);
+        let running = directive
+            .members
+            .iter()
+            .any(|member| member.name == name && member.running);
         let holds = if model.unreadable.is_empty() {
             report::leaving_holds(model, broker, running)
         } else {
-            Some((Default::default(), "a topic's status cannot be read, so what it holds is not known".to_owned()))
+            Some((
+                Default::default(),
+                "a topic's status cannot be read, so what it holds is not known".to_owned(),
+            ))
         };
         match holds {
             Some((holding, waiting_for)) => {
@@ -434,6 +509,7 @@ impl Engine {
 /// Brokers that have sealed entries, by the chains.
 fn sealed_at(listed: &Listed) -> BTreeSet<String> {
     let partitions = listed.topics.iter().flat_map(|topic| &topic.status.partitions);
-    let sealed = partitions.flat_map(|partition| partition.chain.iter().filter(|entry| entry.sealed_at.is_some()));
+    let sealed =
+        partitions.flat_map(|partition| partition.chain.iter().filter(|entry| entry.sealed_at.is_some()));
     sealed.flat_map(|entry| entry.brokers.iter().cloned()).collect()
 }

@@ -137,7 +137,13 @@ fn own(model: &Model, plan: &mut Plan) {
         };
         load[to] += 1;
         let topic = &model.topics[shift.topic];
-        shift_one(model, topic, &topic.partitions[shift.partition], members[to], plan);
+        shift_one(
+            model,
+            topic,
+            &topic.partitions[shift.partition],
+            members[to],
+            plan,
+        );
     }
 }
 
@@ -170,7 +176,11 @@ fn shift_one(model: &Model, topic: &Topic, partition: &PartitionStatus, to: &Bro
     };
     let from = last.brokers.first().cloned().unwrap_or_default();
     // Without the broker's own answer nothing is sealed, and nothing goes on elsewhere.
-    if last.sealed_at.is_none() && !model.broker(&from).is_some_and(|broker| broker.serving && broker.current) {
+    if last.sealed_at.is_none()
+        && !model
+            .broker(&from)
+            .is_some_and(|broker| broker.serving && broker.current)
+    {
         plan.waiting = true;
         return;
     }
@@ -246,14 +256,22 @@ fn tidy(model: &Model, plan: &mut Plan) {
                         from: from.clone(),
                         to: owner.to_owned(),
                     };
-                    if leaving { from_leaving.push(job) } else { for_locality.push(job) }
+                    if leaving {
+                        from_leaving.push(job)
+                    } else {
+                        for_locality.push(job)
+                    }
                 }
             }
         }
     }
     plan.waiting |= !from_leaving.is_empty() || !for_locality.is_empty();
     from_leaving.truncate(LEAVING_COPIES);
-    for_locality.truncate(if model.quiet && from_leaving.is_empty() { LOCAL_COPIES } else { 0 });
+    for_locality.truncate(if model.quiet && from_leaving.is_empty() {
+        LOCAL_COPIES
+    } else {
+        0
+    });
     plan.copies = from_leaving;
     plan.copies.append(&mut for_locality);
 }
@@ -262,16 +280,19 @@ fn tidy(model: &Model, plan: &mut Plan) {
 fn ready_owner<'a>(model: &Model, topic: &Topic, partition: &'a PartitionStatus) -> Option<&'a str> {
     let owner = open_here(model, topic, partition)?;
     let broker = model.broker(owner)?;
-    let fine = broker.serving
-        && broker.current
-        && !broker.problems.contains(&(topic.name.clone(), partition.index));
+    let fine =
+        broker.serving && broker.current && !broker.problems.contains(&(topic.name.clone(), partition.index));
     fine.then_some(owner)
 }
 
 /// What is on a disk and no chain places there. Nothing of a topic that could not be read.
 fn drops(model: &Model) -> Vec<DropJob> {
     let mut drops = Vec::new();
-    for broker in model.brokers.iter().filter(|broker| broker.serving && broker.current) {
+    for broker in model
+        .brokers
+        .iter()
+        .filter(|broker| broker.serving && broker.current)
+    {
         for (key, held) in broker.held.iter().flatten() {
             if model.unreadable.contains(&key.topic_uid) || needed(model, &broker.name, key) {
                 continue;
@@ -291,7 +312,11 @@ fn needed(model: &Model, broker: &str, key: &EntryKey) -> bool {
     let Some(topic) = model.topic(&key.topic_uid) else {
         return false;
     };
-    let Some(partition) = topic.partitions.iter().find(|partition| partition.index == key.partition) else {
+    let Some(partition) = topic
+        .partitions
+        .iter()
+        .find(|partition| partition.index == key.partition)
+    else {
         // A partition that the topic does not know: never the effect of anything that the operator does.
         return true;
     };

@@ -61,7 +61,10 @@ fn key(partition: u32, epoch: u64) -> EntryKey {
 
 #[test]
 fn new_partitions_are_spread_over_the_brokers_that_serve() {
-    let plan = plan(&model(brokers(3), (0..6).map(|index| partition(index, vec![])).collect()));
+    let plan = plan(&model(
+        brokers(3),
+        (0..6).map(|index| partition(index, vec![])).collect(),
+    ));
     assert_eq!(plan.assign.len(), 6);
     for ordinal in 0..3 {
         let name = format!("orders-{ordinal}");
@@ -73,14 +76,19 @@ fn new_partitions_are_spread_over_the_brokers_that_serve() {
 fn a_broker_that_is_not_ready_gets_nothing() {
     let mut brokers = brokers(3);
     brokers[2].serving = false;
-    let plan = plan(&model(brokers, (0..6).map(|index| partition(index, vec![])).collect()));
+    let plan = plan(&model(
+        brokers,
+        (0..6).map(|index| partition(index, vec![])).collect(),
+    ));
     assert!(plan.assign.iter().all(|assign| assign.to != "orders-2"));
     assert_eq!(plan.assign.len(), 6);
 }
 
 #[test]
 fn a_new_broker_takes_over_its_share_at_once() {
-    let owned = (0..4).map(|index| partition(index, vec![entry(1, index % 2, None)])).collect();
+    let owned = (0..4)
+        .map(|index| partition(index, vec![entry(1, index % 2, None)]))
+        .collect();
     let plan = plan(&model(brokers(4), owned));
     assert_eq!(plan.moves.len(), 2);
     let mut to: Vec<&str> = plan.moves.iter().map(|step| step.to.as_str()).collect();
@@ -92,17 +100,25 @@ fn a_new_broker_takes_over_its_share_at_once() {
 fn a_leaving_broker_loses_all_it_owns_and_gets_nothing_new() {
     let mut brokers = brokers(3);
     (brokers[2].stays, brokers[2].leaving) = (false, true);
-    let owned = (0..6).map(|index| partition(index, vec![entry(1, index % 3, None)])).collect();
+    let owned = (0..6)
+        .map(|index| partition(index, vec![entry(1, index % 3, None)]))
+        .collect();
     let plan = plan(&model(brokers, owned));
     assert_eq!(plan.moves.len(), 2);
-    assert!(plan.moves.iter().all(|step| step.from == "orders-2" && step.to != "orders-2"));
+    assert!(
+        plan.moves
+            .iter()
+            .all(|step| step.from == "orders-2" && step.to != "orders-2")
+    );
 }
 
 #[test]
 fn without_a_seal_nothing_goes_on_elsewhere() {
     let mut brokers = brokers(3);
     brokers[2].serving = false;
-    let owned: Vec<_> = (0..6).map(|index| partition(index, vec![entry(1, index % 3, None)])).collect();
+    let owned: Vec<_> = (0..6)
+        .map(|index| partition(index, vec![entry(1, index % 3, None)]))
+        .collect();
     assert_eq!(plan(&model(brokers.clone(), owned.clone())).moves, []);
     brokers[2].stays = false;
     let plan = plan(&model(brokers, owned));
@@ -120,16 +136,25 @@ fn an_entry_that_was_sealed_before_a_crash_is_extended() {
     brokers[0].held = Some(BTreeMap::from([(key(0, 1), held)]));
     let plan = plan(&model(brokers, vec![partition(0, vec![entry(1, 0, None)])]));
     assert_eq!(plan.moves.len(), 1);
-    assert_eq!((plan.moves[0].from.as_str(), plan.moves[0].to.as_str()), ("orders-0", "orders-0"));
+    assert_eq!(
+        (plan.moves[0].from.as_str(), plan.moves[0].to.as_str()),
+        ("orders-0", "orders-0")
+    );
 }
 
 #[test]
 fn sealed_data_follows_its_owner_and_empty_entries_just_go() {
     let chain = vec![entry(1, 0, Some(9)), entry(2, 0, Some(0)), entry(3, 1, None)];
-    let plan = plan(&model(brokers(2), vec![partition(0, chain.clone()), partition(1, vec![entry(1, 0, None)])]));
+    let plan = plan(&model(
+        brokers(2),
+        vec![partition(0, chain.clone()), partition(1, vec![entry(1, 0, None)])],
+    ));
     assert_eq!(plan.forget, [key(0, 2)]);
     assert_eq!(plan.copies.len(), 1);
-    assert_eq!((plan.copies[0].from.as_str(), plan.copies[0].to.as_str()), ("orders-0", "orders-1"));
+    assert_eq!(
+        (plan.copies[0].from.as_str(), plan.copies[0].to.as_str()),
+        ("orders-0", "orders-1")
+    );
 }
 
 #[test]
@@ -141,7 +166,10 @@ fn nothing_leaves_a_chain_before_the_new_owner_takes_appends() {
     ] {
         let mut brokers = brokers(2);
         spoil(&mut brokers[1]);
-        let plan = plan(&model(brokers, vec![partition(0, chain.clone()), partition(1, vec![entry(1, 0, None)])]));
+        let plan = plan(&model(
+            brokers,
+            vec![partition(0, chain.clone()), partition(1, vec![entry(1, 0, None)])],
+        ));
         assert!(plan.forget.is_empty() && plan.copies.is_empty() && plan.waiting);
     }
 }
@@ -157,7 +185,10 @@ fn expired_data_is_not_copied() {
     };
     brokers[0].held = Some(BTreeMap::from([(key(0, 1), held)]));
     let chain = vec![entry(1, 0, Some(9)), entry(2, 1, None)];
-    let plan = plan(&model(brokers, vec![partition(0, chain), partition(1, vec![entry(1, 0, None)])]));
+    let plan = plan(&model(
+        brokers,
+        vec![partition(0, chain), partition(1, vec![entry(1, 0, None)])],
+    ));
     assert_eq!((plan.forget, plan.copies), (vec![key(0, 1)], vec![]));
 }
 
@@ -186,7 +217,10 @@ fn only_what_no_chain_places_there_is_dropped() {
         (unreadable, held(true)),
     ]));
     // The owner is getting a copy of epoch 1 from elsewhere; that is not garbage.
-    brokers[1].held = Some(BTreeMap::from([(key(0, 2), held(true)), (key(0, 3), held(false))]));
+    brokers[1].held = Some(BTreeMap::from([
+        (key(0, 2), held(true)),
+        (key(0, 3), held(false)),
+    ]));
     let chain = vec![entry(2, 0, Some(4)), entry(3, 1, None)];
     let mut model = model(brokers, vec![partition(0, chain)]);
     model.unreadable.insert("bad".to_owned());
@@ -196,8 +230,15 @@ fn only_what_no_chain_places_there_is_dropped() {
 
 #[test]
 fn paused_is_paused() {
-    let mut model = model(brokers(2), (0..4).map(|index| partition(index, vec![entry(1, 0, None)])).collect());
+    let mut model = model(
+        brokers(2),
+        (0..4)
+            .map(|index| partition(index, vec![entry(1, 0, None)]))
+            .collect(),
+    );
     model.frozen = true;
     let plan = plan(&model);
-    assert!(plan.moves.is_empty() && plan.assign.is_empty() && plan.copies.is_empty() && plan.forget.is_empty());
+    assert!(
+        plan.moves.is_empty() && plan.assign.is_empty() && plan.copies.is_empty() && plan.forget.is_empty()
+    );
 }

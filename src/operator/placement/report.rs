@@ -14,7 +14,14 @@ use crate::api::topic_status::{Holding, MessageTopicStatus, PartitionStatus};
 const NAMED: usize = 8;
 
 /// Brings notes, `holding` and conditions of a topic up to date.
-pub fn describe(model: &Model, name: &str, uid: &str, status: &mut MessageTopicStatus, generation: Option<i64>, now: &Time) {
+pub fn describe(
+    model: &Model,
+    name: &str,
+    uid: &str,
+    status: &mut MessageTopicStatus,
+    generation: Option<i64>,
+    now: &Time,
+) {
     let leaving = model.brokers.iter().find(|broker| broker.leaving);
     for partition in &mut status.partitions {
         partition.note = note(model, name, partition);
@@ -33,7 +40,11 @@ fn note(model: &Model, topic: &str, partition: &PartitionStatus) -> String {
     match model.broker(owner) {
         Some(broker) if broker.serving => {
             let refused = broker.problems.contains(&(topic.to_owned(), partition.index));
-            if refused { format!("{owner} does not take appends yet") } else { String::new() }
+            if refused {
+                format!("{owner} does not take appends yet")
+            } else {
+                String::new()
+            }
         }
         _ => format!("{owner} is away; it is the only one that has this partition's newest messages"),
     }
@@ -43,7 +54,12 @@ fn findings(partitions: &[PartitionStatus]) -> [Finding; 2] {
     let unassigned = named(partitions, |partition| chain::owner(partition).is_none());
     let unavailable = named(partitions, |partition| !partition.note.is_empty());
     let assigned = match &unassigned {
-        None => Finding::new(conditions::PARTITIONS_ASSIGNED, true, "AllAssigned", "every partition has an owner"),
+        None => Finding::new(
+            conditions::PARTITIONS_ASSIGNED,
+            true,
+            "AllAssigned",
+            "every partition has an owner",
+        ),
         Some(names) => Finding::new(
             conditions::PARTITIONS_ASSIGNED,
             false,
@@ -61,30 +77,55 @@ fn findings(partitions: &[PartitionStatus]) -> [Finding; 2] {
         (None, Some(names)) => {
             let first = partitions.iter().find(|partition| !partition.note.is_empty());
             let why = first.map_or("", |partition| partition.note.as_str());
-            Finding::new(conditions::READY, false, "PartitionsUnavailable", format!("{names}: {why}"))
+            Finding::new(
+                conditions::READY,
+                false,
+                "PartitionsUnavailable",
+                format!("{names}: {why}"),
+            )
         }
-        (None, None) => Finding::new(conditions::READY, true, "AllServing", "every partition takes messages"),
+        (None, None) => Finding::new(
+            conditions::READY,
+            true,
+            "AllServing",
+            "every partition takes messages",
+        ),
     };
     [assigned, ready]
 }
 
 fn named(partitions: &[PartitionStatus], which: impl Fn(&PartitionStatus) -> bool) -> Option<String> {
-    let indexes: Vec<u32> = partitions.iter().filter(|one| which(one)).map(|one| one.index).collect();
+    let indexes: Vec<u32> = partitions
+        .iter()
+        .filter(|one| which(one))
+        .map(|one| one.index)
+        .collect();
     if indexes.is_empty() {
         return None;
     }
     let shown: Vec<String> = indexes.iter().take(NAMED).map(u32::to_string).collect();
     let more = if indexes.len() > NAMED { " …" } else { "" };
-    let noun = if indexes.len() == 1 { "partition" } else { "partitions" };
+    let noun = if indexes.len() == 1 {
+        "partition"
+    } else {
+        "partitions"
+    };
     Some(format!("{} {noun} ({}{more})", indexes.len(), shown.join(", ")))
 }
 
 /// What of this partition keeps the leaving broker.
 fn holding(model: &Model, broker: &Broker, uid: &str, partition: &PartitionStatus) -> Option<Holding> {
-    let placed = partition.chain.iter().filter(|entry| entry.brokers.contains(&broker.name));
+    let placed = partition
+        .chain
+        .iter()
+        .filter(|entry| entry.brokers.contains(&broker.name));
     let epochs: Vec<u64> = placed.map(|entry| entry.epoch).collect();
     if epochs.is_empty() {
-        let on_disk = broker.held.iter().flatten().any(|(key, _)| key.topic_uid == uid && key.partition == partition.index);
+        let on_disk = broker
+            .held
+            .iter()
+            .flatten()
+            .any(|(key, _)| key.topic_uid == uid && key.partition == partition.index);
         return on_disk.then(|| Holding {
             broker: broker.name.clone(),
             epochs: Vec::new(),
@@ -110,7 +151,10 @@ fn holding(model: &Model, broker: &Broker, uid: &str, partition: &PartitionStatu
 }
 
 fn others_serve(model: &Model, broker: &Broker) -> bool {
-    model.brokers.iter().any(|other| other.stays && other.serving && other.name != broker.name)
+    model
+        .brokers
+        .iter()
+        .any(|other| other.stays && other.serving && other.name != broker.name)
 }
 
 /// What the leaving broker holds in all, and what it waits for. `None`: nothing, and it said so itself, or no
@@ -121,7 +165,11 @@ pub fn leaving_holds(model: &Model, broker: &Broker, running: bool) -> Option<(H
     let mut first = String::new();
     for topic in &model.topics {
         for partition in &topic.partitions {
-            for entry in partition.chain.iter().filter(|entry| entry.brokers.contains(&broker.name)) {
+            for entry in partition
+                .chain
+                .iter()
+                .filter(|entry| entry.brokers.contains(&broker.name))
+            {
                 partitions.insert((topic.uid.clone(), partition.index));
                 entries += 1;
                 if first.is_empty()
@@ -152,7 +200,10 @@ pub fn leaving_holds(model: &Model, broker: &Broker, running: bool) -> Option<(H
             let bytes = held.values().map(|held| held.bytes).sum();
             let entries = u32::try_from(held.len()).unwrap_or(u32::MAX);
             let partitions: BTreeSet<_> = held.keys().map(|key| (&key.topic_uid, key.partition)).collect();
-            Some((counts(partitions.len(), entries, bytes), "what was moved away is being deleted".to_owned()))
+            Some((
+                counts(partitions.len(), entries, bytes),
+                "what was moved away is being deleted".to_owned(),
+            ))
         }
         _ if !running => None,
         _ => Some((
@@ -225,10 +276,23 @@ mod tests {
     fn a_partition_whose_broker_is_away_says_so_and_stays() {
         let status = described(&model(false, open()), 10, MessageTopicStatus::default());
         let ready = conditions::find(&status.conditions, conditions::READY).expect("there");
-        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "PartitionsUnavailable"));
+        assert_eq!(
+            (ready.status.as_str(), ready.reason.as_str()),
+            ("False", "PartitionsUnavailable")
+        );
         assert!(ready.message.contains("orders-0 is away"), "{}", ready.message);
-        assert!(conditions::is_true(&status.conditions, conditions::PARTITIONS_ASSIGNED));
-        assert!(status.partitions[0].holding.as_ref().expect("held").message.contains("cannot be sealed"));
+        assert!(conditions::is_true(
+            &status.conditions,
+            conditions::PARTITIONS_ASSIGNED
+        ));
+        assert!(
+            status.partitions[0]
+                .holding
+                .as_ref()
+                .expect("held")
+                .message
+                .contains("cannot be sealed")
+        );
     }
 
     #[test]

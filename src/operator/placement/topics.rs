@@ -52,7 +52,12 @@ impl StoredTopic {
         pb::TopicConfiguration {
             name: self.name().to_owned(),
             uid: self.uid().to_owned(),
-            partitions: self.status.partitions.iter().map(partition_configuration).collect(),
+            partitions: self
+                .status
+                .partitions
+                .iter()
+                .map(partition_configuration)
+                .collect(),
             ack_deadline: spec.ack_deadline().ok().and_then(|age| age.try_into().ok()),
             max_deliveries: spec.max_deliveries,
             dead_letter_topic: spec.dead_letter_topic.clone().unwrap_or_default(),
@@ -67,7 +72,8 @@ impl StoredTopic {
 
 /// Partitions 0 to `wanted`, those that there are and empty ones for the rest.
 pub fn complete(present: &[PartitionStatus], wanted: u32) -> Vec<PartitionStatus> {
-    let mut by_index: BTreeMap<u32, PartitionStatus> = present.iter().map(|one| (one.index, one.clone())).collect();
+    let mut by_index: BTreeMap<u32, PartitionStatus> =
+        present.iter().map(|one| (one.index, one.clone())).collect();
     for index in 0..wanted {
         by_index.entry(index).or_insert_with(|| PartitionStatus {
             index,
@@ -129,12 +135,18 @@ pub async fn list(
         }
     }
     listed.topics.sort_by(|a, b| a.name().cmp(b.name()));
-    let exists = |uid: &String| listed.topics.iter().any(|topic| topic.uid() == uid) || listed.unreadable.contains(uid);
+    let exists = |uid: &String| {
+        listed.topics.iter().any(|topic| topic.uid() == uid) || listed.unreadable.contains(uid)
+    };
     known.retain(|uid, _| exists(uid));
     Ok(listed)
 }
 
-fn read(object: DynamicObject, cluster: &str, known: &BTreeMap<String, MessageTopicSpec>) -> Option<StoredTopic> {
+fn read(
+    object: DynamicObject,
+    cluster: &str,
+    known: &BTreeMap<String, MessageTopicSpec>,
+) -> Option<StoredTopic> {
     let uid = object.metadata.uid.clone().unwrap_or_default();
     let part = |name: &str| object.data.get(name).cloned().unwrap_or(Value::Null);
     let status: MessageTopicStatus = match part("status") {

@@ -67,7 +67,9 @@ impl Figures {
 
     /// Demand relative to what the ready brokers can carry, in percent.
     pub fn pressure(&self) -> Option<u32> {
-        let capacity = self.capacity_per_broker?.checked_mul(u64::from(self.brokers_ready))?;
+        let capacity = self
+            .capacity_per_broker?
+            .checked_mul(u64::from(self.brokers_ready))?;
         let percent = self.demand_per_second.checked_mul(100)?.checked_div(capacity)?;
         u32::try_from(percent).ok()
     }
@@ -84,15 +86,30 @@ impl Figures {
 
     fn differs(&self, other: &Self) -> bool {
         let brokers = self.brokers.keys().ne(other.brokers.keys())
-            || self.brokers.values().zip(other.brokers.values()).any(|(one, two)| {
-                far(u64::from(one.pressure.unwrap_or(0)), u64::from(two.pressure.unwrap_or(0)), 5)
-                    || far(one.connections, two.connections, 0)
-                    || far(one.queue_delay_ms, two.queue_delay_ms, 5)
-            });
+            || self
+                .brokers
+                .values()
+                .zip(other.brokers.values())
+                .any(|(one, two)| {
+                    far(
+                        u64::from(one.pressure.unwrap_or(0)),
+                        u64::from(two.pressure.unwrap_or(0)),
+                        5,
+                    ) || far(one.connections, two.connections, 0)
+                        || far(one.queue_delay_ms, two.queue_delay_ms, 5)
+                });
         brokers
             || far(self.demand_per_second, other.demand_per_second, 10)
-            || far(self.capacity_per_broker.unwrap_or(0), other.capacity_per_broker.unwrap_or(0), 10)
-            || far(u64::from(self.blocked_percent), u64::from(other.blocked_percent), 2)
+            || far(
+                self.capacity_per_broker.unwrap_or(0),
+                other.capacity_per_broker.unwrap_or(0),
+                10,
+            )
+            || far(
+                u64::from(self.blocked_percent),
+                u64::from(other.blocked_percent),
+                2,
+            )
             || far(self.queue_delay_ms, other.queue_delay_ms, 5)
     }
 }

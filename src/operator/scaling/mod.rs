@@ -20,7 +20,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// Starts the decisions of a cluster.
 pub fn start(context: Arc<Context>, cluster: Arc<Cluster>) {
     tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(TICK.min(context.pressure_interval.max(Duration::from_millis(100))));
+        let mut ticks =
+            tokio::time::interval(TICK.min(context.pressure_interval.max(Duration::from_millis(100))));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {

@@ -6,7 +6,9 @@ use crate::api::MessageBrokerSpec;
 use crate::api::autoscaling as api;
 use crate::api::channel::ChannelMode as ApiChannelMode;
 use crate::scaling::behavior::{Behavior, RatePolicy, RatePolicyKind, ScalingRules, SelectPolicy};
-use crate::scaling::{AutoscalingPolicy, ChannelMode, ChannelPolicy, Fallback, FallbackBehavior, Mode, Policy};
+use crate::scaling::{
+    AutoscalingPolicy, ChannelMode, ChannelPolicy, Fallback, FallbackBehavior, Mode, Policy,
+};
 
 /// The policy of a spec. A duration that cannot be read counts as its default; validate has said so already.
 pub fn policy(spec: &MessageBrokerSpec) -> Policy {
@@ -26,7 +28,9 @@ pub fn policy(spec: &MessageBrokerSpec) -> Policy {
             max_replicas: autoscaling.max_replicas,
             target_utilization_percent: autoscaling.target_utilization_percent,
             catch_up: autoscaling.catch_up().unwrap_or(defaults.catch_up),
-            metrics_staleness: autoscaling.metrics_staleness().unwrap_or(defaults.metrics_staleness),
+            metrics_staleness: autoscaling
+                .metrics_staleness()
+                .unwrap_or(defaults.metrics_staleness),
             behavior: behavior(&autoscaling.behavior),
             fallback: fallback(autoscaling.fallback),
         },

@@ -172,7 +172,11 @@ impl Scaler {
                 self.growing = Some((decision.desired_replicas, now));
             }
         }
-        let to = if acting { decision.desired_replicas } else { decision.proposed_replicas };
+        let to = if acting {
+            decision.desired_replicas
+        } else {
+            decision.proposed_replicas
+        };
         self.announcement = Some((announced_as(decision, to), decision.to_string()));
         self.decisions.push(ApiDecision {
             time,
@@ -182,16 +186,23 @@ impl Scaler {
             message: decision.to_string(),
             inputs: inputs(decision),
         });
-        let surplus = self.decisions.len().saturating_sub(crate::api::broker_status::MAX_DECISIONS);
+        let surplus = self
+            .decisions
+            .len()
+            .saturating_sub(crate::api::broker_status::MAX_DECISIONS);
         self.decisions.drain(..surplus);
         true
     }
 
     /// How long brokers take from the decision to Ready.
     fn measure_start(&mut self, observed: &Observed, now: Time) {
-        let Some((wanted, since)) = self.growing else { return };
+        let Some((wanted, since)) = self.growing else {
+            return;
+        };
         if observed.ready_brokers() >= wanted {
-            self.start_time = now.since(since).clamp(Duration::from_secs(1), Duration::from_secs(600));
+            self.start_time = now
+                .since(since)
+                .clamp(Duration::from_secs(1), Duration::from_secs(600));
             self.growing = None;
         } else if observed.current_replicas < wanted {
             self.growing = None;
@@ -206,7 +217,8 @@ impl Scaler {
             starting_replicas: Some(spec_replicas),
             desired_replicas: Some(self.desired(mode, spec_replicas)),
             recommended_replicas: (figures.recommended > 0).then_some(figures.recommended),
-            demand_per_second: Some(figures.demand_per_second).filter(|_| measured || figures.demand_per_second > 0),
+            demand_per_second: Some(figures.demand_per_second)
+                .filter(|_| measured || figures.demand_per_second > 0),
             capacity_per_broker: figures.capacity_per_broker,
             blocked_percent: measured.then_some(figures.blocked_percent),
             queue_delay_p99: measured.then(|| figures::millis(figures.queue_delay_ms)),
@@ -251,7 +263,11 @@ fn inputs(decision: &Decision) -> DecisionInputs {
     }
 }
 
-fn broker_figures(basis: &Basis, reports: &BTreeMap<String, Seen>, decision: &Decision) -> BTreeMap<String, BrokerFigures> {
+fn broker_figures(
+    basis: &Basis,
+    reports: &BTreeMap<String, Seen>,
+    decision: &Decision,
+) -> BTreeMap<String, BrokerFigures> {
     let ready = decision.inputs.brokers_ready.max(1);
     let share = decision.inputs.demand_per_second / u64::from(ready);
     let pressure = decision
@@ -284,7 +300,9 @@ mod tests {
         scaler.set_basis(Basis {
             policy,
             spec_replicas: 3,
-            brokers: (0..3).map(|ordinal| (format!("orders-{ordinal}"), true)).collect(),
+            brokers: (0..3)
+                .map(|ordinal| (format!("orders-{ordinal}"), true))
+                .collect(),
             rolling_out: false,
             draining: false,
         });
@@ -310,13 +328,22 @@ mod tests {
                 report.counters.cpu_nanos = uptime / 100;
                 report.gauges.cpu_quota_nanos = 1_000_000_000;
                 report.gauges.channel_capacity = 128;
-                (format!("orders-{ordinal}"), Seen { report, connections: 1 })
+                (
+                    format!("orders-{ordinal}"),
+                    Seen {
+                        report,
+                        connections: 1,
+                    },
+                )
             });
             if scaler.tick(&reports.collect(), now) {
                 writes.push(second);
             }
         }
-        assert!(writes.iter().all(|second| *second < 600), "it never comes to rest: {writes:?}");
+        assert!(
+            writes.iter().all(|second| *second < 600),
+            "it never comes to rest: {writes:?}"
+        );
         assert!(writes.len() < 8, "{writes:?}");
     }
 

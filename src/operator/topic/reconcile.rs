@@ -29,13 +29,19 @@ pub async fn reconcile(context: &Arc<Context>, topic: &MessageTopic) -> Result<D
         return Ok(LATER);
     }
     let kube: &Kube = &context.kube;
-    let found = kube.get::<MessageBroker>(namespace, broker).await.map_err(ReconcileError::Observe)?;
+    let found = kube
+        .get::<MessageBroker>(namespace, broker)
+        .await
+        .map_err(ReconcileError::Observe)?;
     if found.is_some() {
         // Its own reconcile is about to start its placement, which looks at every topic.
         return Ok(LATER);
     }
     let name = topic.metadata.name.as_deref().unwrap_or_default();
-    let present = kube.get::<MessageTopic>(namespace, name).await.map_err(ReconcileError::Observe)?;
+    let present = kube
+        .get::<MessageTopic>(namespace, name)
+        .await
+        .map_err(ReconcileError::Observe)?;
     let Some(present) = present.filter(|present| present.metadata.uid == topic.metadata.uid) else {
         return Ok(LATER);
     };
@@ -45,7 +51,9 @@ pub async fn reconcile(context: &Arc<Context>, topic: &MessageTopic) -> Result<D
             status: Some(status),
             ..present
         };
-        kube.replace_status(&wanted).await.map_err(ReconcileError::Status)?;
+        kube.replace_status(&wanted)
+            .await
+            .map_err(ReconcileError::Status)?;
     }
     Ok(MISSING)
 }

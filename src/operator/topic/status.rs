@@ -33,7 +33,12 @@ mod tests {
         let mut topic = MessageTopic::new("t", MessageTopicSpec::new("orders"));
         let at = |second| Time(Timestamp::from_second(second).expect("valid"));
         let first = without_broker(&topic, &at(1));
-        assert!(first.conditions.iter().all(|one| one.message.contains("\"orders\"")));
+        assert!(
+            first
+                .conditions
+                .iter()
+                .all(|one| one.message.contains("\"orders\""))
+        );
         topic.status = Some(first.clone());
         assert_eq!(without_broker(&topic, &at(2)), first);
     }

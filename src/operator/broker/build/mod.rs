@@ -85,7 +85,10 @@ pub fn build(blueprint: &Blueprint<'_>) -> Children {
         client: services::client(blueprint),
         service_account: service_account::build(blueprint),
         pdb: spec.pod_disruption_budget.enabled.then(|| pdb::build(blueprint)),
-        network_policy: spec.network_policy.enabled.then(|| network_policy::build(blueprint)),
+        network_policy: spec
+            .network_policy
+            .enabled
+            .then(|| network_policy::build(blueprint)),
         config_map,
     }
 }

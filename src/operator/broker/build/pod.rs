@@ -1,9 +1,9 @@
 //! A broker's pod: restricted by the Pod Security Standards, spread over nodes and zones.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMap, ConfigMapEnvSource, Container, ContainerPort, EmptyDirVolumeSource, EnvFromSource,
-    EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    SeccompProfile, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
+    Capabilities, ConfigMap, ConfigMapEnvSource, Container, ContainerPort, EmptyDirVolumeSource,
+    EnvFromSource, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, SeccompProfile, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -112,7 +112,10 @@ fn container(blueprint: &Blueprint<'_>) -> Container {
         ("--listen", format!("0.0.0.0:{BROKER_PORT}")),
         ("--control-listen", format!("0.0.0.0:{CONTROL_PORT}")),
         ("--http-listen", format!("0.0.0.0:{BROKER_HTTP_PORT}")),
-        ("--advertise", format!("$(POD_NAME).{headless}.{namespace}.svc:{BROKER_PORT}")),
+        (
+            "--advertise",
+            format!("$(POD_NAME).{headless}.{namespace}.svc:{BROKER_PORT}"),
+        ),
     ];
     let flags = flags.into_iter().map(|(flag, value)| format!("{flag}={value}"));
     Container {
@@ -120,7 +123,10 @@ fn container(blueprint: &Blueprint<'_>) -> Container {
         image: Some(blueprint.image.clone()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         args: Some(std::iter::once("broker".to_owned()).chain(flags).collect()),
-        env: Some(vec![field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace")]),
+        env: Some(vec![
+            field("POD_NAME", "metadata.name"),
+            field("POD_NAMESPACE", "metadata.namespace"),
+        ]),
         env_from: Some(vec![EnvFromSource {
             config_map_ref: Some(ConfigMapEnvSource {
                 name: config_map::name(cluster),
@@ -195,4 +201,3 @@ fn probe(path: &str, period: i32, failures: i32) -> Probe {
         ..Probe::default()
     }
 }
-
