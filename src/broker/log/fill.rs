@@ -1,0 +1,164 @@
+//! Zeros ahead of the writer.
+//!
+//! `fdatasync` after a write into blocks that were written before costs half of one that also has to commit a
+//! larger file or an extent (121 against 240 µs for 16 KB where it was measured). So a thread writes zeros in front
+//! of the journal's end, and, for durability in memory, syncs behind it.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::disk::{Disk, is_full};
+use super::writer::fatal;
+
+const CHUNK: u64 = 2 << 20;
+
+/// The zeroed part of the segment that is being written.
+#[derive(Debug)]
+pub(crate) struct Fill {
+    state: Mutex<State>,
+    changed: Condvar,
+    disk: Arc<dyn Disk>,
+}
+
+#[derive(Debug)]
+struct State {
+    current: Option<Current>,
+    busy: bool,
+    stop: bool,
+    /// Sync requested up to this end of this segment.
+    sync: Option<(Arc<File>, u64, Arc<AtomicU64>)>,
+}
+
+#[derive(Debug)]
+struct Current {
+    file: Arc<File>,
+    written: u64,
+    zeroed: u64,
+    limit: u64,
+}
+
+impl Fill {
+    pub(crate) fn new(disk: Arc<dyn Disk>) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State { current: None, busy: false, stop: false, sync: None }),
+            changed: Condvar::new(),
+            disk,
+        })
+    }
+
+    /// The writer goes on in this file from `written`; nothing is zeroed beyond `limit`.
+    pub(crate) fn follow(&self, file: Arc<File>, written: u64, limit: u64) {
+        let mut state = self.state.lock();
+        while state.busy {
+            self.changed.wait(&mut state);
+        }
+        state.current = Some(Current { file, written, zeroed: written, limit });
+        self.changed.notify_all();
+    }
+
+    /// Stops zeroing until the next [`Fill::follow`].
+    pub(crate) fn pause(&self) {
+        let mut state = self.state.lock();
+        while state.busy {
+            self.changed.wait(&mut state);
+        }
+        state.current = None;
+    }
+
+    /// The writer is about to write up to `end`: from here on no zero is written before it.
+    pub(crate) fn advance(&self, end: u64) {
+        let mut state = self.state.lock();
+        while state.busy && state.current.as_ref().is_some_and(|current| end > current.zeroed) {
+            self.changed.wait(&mut state);
+        }
+        let Some(current) = &mut state.current else { return };
+        current.written = end;
+        current.zeroed = current.zeroed.max(end);
+        if current.wants() {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Asks for a sync in the background; `durable` becomes `end` after it.
+    pub(crate) fn sync_later(&self, file: Arc<File>, end: u64, durable: Arc<AtomicU64>) {
+        self.state.lock().sync = Some((file, end, durable));
+        self.changed.notify_all();
+    }
+
+    /// Ends the thread.
+    pub(crate) fn stop(&self) {
+        self.state.lock().stop = true;
+        self.changed.notify_all();
+    }
+
+    /// The thread.
+    pub(crate) fn run(&self) {
+        let mut state = self.state.lock();
+        while !state.stop {
+            if let Some((file, end, durable)) = state.sync.take() {
+                drop(state);
+                match self.disk.sync(&file) {
+                    Ok(()) => _ = durable.fetch_max(end, Ordering::AcqRel),
+                    Err(error) => fatal(&format!("fdatasync failed: {error}")),
+                }
+                state = self.state.lock();
+                continue;
+            }
+            let job = state
+                .current
+                .as_ref()
+                .filter(|current| current.wants())
+                .map(|current| (Arc::clone(&current.file), current.zeroed, current.next()));
+            let Some((file, from, to)) = job else {
+                self.changed.wait(&mut state);
+                continue;
+            };
+            state.busy = true;
+            drop(state);
+            let written = self.zero(&file, from, to);
+            state = self.state.lock();
+            state.busy = false;
+            if written && let Some(current) = &mut state.current {
+                current.zeroed = to;
+            }
+            self.changed.notify_all();
+            if !written {
+                // The disk is full: the writer finds out for itself. Look again in a while.
+                self.changed.wait_for(&mut state, Duration::from_secs(1));
+            }
+        }
+    }
+
+    fn zero(&self, file: &File, from: u64, to: u64) -> bool {
+        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let mut at = from;
+        while at < to {
+            let len = (to - at).min(ZEROS.len() as u64);
+            if let Err(error) = self.disk.write(file, &ZEROS[..len as usize], at) {
+                if !is_full(&error) {
+                    fatal(&format!("writing zeros ahead failed: {error}"));
+                }
+                return false;
+            }
+            at += len;
+        }
+        if let Err(error) = self.disk.sync(file) {
+            fatal(&format!("fdatasync failed: {error}"));
+        }
+        true
+    }
+}
+
+impl Current {
+    fn wants(&self) -> bool {
+        self.zeroed < self.limit && self.zeroed - self.written < CHUNK / 2
+    }
+
+    fn next(&self) -> u64 {
+        (self.zeroed + CHUNK).min(self.limit)
+    }
+}

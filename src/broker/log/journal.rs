@@ -1,0 +1,271 @@
+//! The face of the journal: open it, submit to it, read from it.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+use super::disk::Disk;
+use super::fill::Fill;
+use super::frame::{FrameAt, Frames, Kind};
+use super::scan::{self, Visitor};
+use super::segment::Segments;
+use super::writer::{Tail, Writer};
+use crate::broker::counters::Counters;
+
+/// Something to be written, with its continuation. All of it runs on the journal's one writing thread, in the order
+/// of the submissions, so that an `Op` may decide there what it writes (positions, duplicates).
+pub(crate) trait Op: Send {
+    /// At least as many bytes as [`Op::prepare`] writes.
+    fn size(&self) -> usize;
+
+    /// Writes its records and changes the state in memory as if they were on the disk.
+    fn prepare(&mut self, frames: &mut Frames);
+
+    /// They are as durable as is asked.
+    fn commit(self: Box<Self>);
+
+    /// They were not written. `prepared`: take the change back; the later ones of the group were taken back before.
+    fn abort(self: Box<Self>, prepared: bool, why: &str);
+}
+
+/// Writes the record that makes all older metadata superfluous.
+pub(crate) trait Checkpoint: Send + Sync {
+    /// Appends the payload. Called between groups, so the state is what the records so far say.
+    fn write(&self, out: &mut Vec<u8>);
+}
+
+/// How a journal is opened.
+#[derive(Debug)]
+pub(crate) struct JournalOptions {
+    /// Its directory.
+    pub(crate) directory: PathBuf,
+    /// The broker's name.
+    pub(crate) broker: String,
+    /// The size at which a new segment begins.
+    pub(crate) segment_bytes: u64,
+    /// Where it writes.
+    pub(crate) disk: Arc<dyn Disk>,
+    /// What it counts.
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// What the writing thread and its submitters share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(super) queue: Mutex<Queue>,
+    pub(super) ready: Condvar,
+    pub(super) segments: Segments,
+    pub(super) fill: Arc<Fill>,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) counters: Arc<Counters>,
+    /// Whether a commit waits for `fdatasync`.
+    pub(super) fsync: AtomicBool,
+    /// The segment that is being written.
+    pub(super) active: AtomicU64,
+    /// Nanoseconds of each `fdatasync` since the last look.
+    pub(super) syncs: Mutex<Vec<u64>>,
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    pub(super) ops: VecDeque<Box<dyn Op>>,
+    pub(super) closed: bool,
+    pub(super) waiting: bool,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Queue({} queued, closed: {})", self.ops.len(), self.closed)
+    }
+}
+
+/// The journal of one broker.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    _lock: File,
+}
+
+/// A journal that was read back and does not write yet.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    options: JournalOptions,
+    segments: Segments,
+    tail: Tail,
+    lock: File,
+}
+
+impl Journal {
+    /// Claims the directory and reads everything back, telling `visitor`. Blocking.
+    ///
+    /// # Errors
+    /// The directory cannot be used or belongs to somebody else.
+    pub(crate) fn recover(options: JournalOptions, visitor: &mut dyn Visitor) -> Result<Recovered, String> {
+        let lock = super::identity::claim(&options.directory, &options.broker)?;
+        let at = options.directory.display().to_string();
+        let (segments, tail) =
+            read_back(&options, visitor).map_err(|e| format!("cannot read the journal in {at}: {e}"))?;
+        Ok(Recovered { options, segments, tail, lock })
+    }
+
+    /// Queues something for the next group commit. Never waits. After [`Journal::close`] it is aborted.
+    pub(crate) fn submit(&self, op: Box<dyn Op>) {
+        let mut queue = self.shared.queue.lock();
+        if queue.closed {
+            drop(queue);
+            op.abort(false, "the broker is stopping");
+            return;
+        }
+        queue.ops.push_back(op);
+        let wake = std::mem::take(&mut queue.waiting);
+        drop(queue);
+        if wake {
+            self.shared.ready.notify_one();
+        }
+    }
+
+    /// Whether commits wait for `fdatasync`.
+    pub(crate) fn set_fsync(&self, fsync: bool) {
+        self.shared.fsync.store(fsync, Ordering::Relaxed);
+    }
+
+    /// Reads a place. Blocking.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn read(&self, at: FrameAt) -> std::io::Result<Bytes> {
+        self.shared.segments.read(at)
+    }
+
+    /// Whether a segment was written so recently that reading it will hardly touch the disk.
+    pub(crate) fn is_recent(&self, segment: u32) -> bool {
+        u64::from(segment) + 1 >= self.shared.active.load(Ordering::Relaxed)
+    }
+
+    /// Numbers of the segments that are not written any more.
+    pub(crate) fn finished_segments(&self) -> Vec<u32> {
+        let active = self.shared.active.load(Ordering::Relaxed);
+        let mut numbers = self.shared.segments.numbers();
+        numbers.retain(|number| u64::from(*number) < active);
+        numbers
+    }
+
+    /// Deletes a finished segment.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn remove_segment(&self, number: u32) -> std::io::Result<()> {
+        self.shared.segments.remove(number)
+    }
+
+    /// The 99th percentile of `fdatasync` since the last call, in nanoseconds; 0 where there was none.
+    pub(crate) fn take_sync_p99(&self) -> u64 {
+        let mut syncs = std::mem::take(&mut *self.shared.syncs.lock());
+        if syncs.is_empty() {
+            return 0;
+        }
+        let rank = (syncs.len() * 99).div_ceil(100) - 1;
+        *syncs.select_nth_unstable(rank).1
+    }
+
+    /// Commits what is queued, refuses what comes later, and ends the threads. Blocking.
+    pub(crate) fn close(&self) {
+        {
+            let mut queue = self.shared.queue.lock();
+            queue.closed = true;
+        }
+        self.shared.ready.notify_one();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let me = std::thread::current().id();
+        for thread in threads {
+            // The last owner may be an `Op` that is dropped on the writing thread itself.
+            if thread.thread().id() != me && thread.join().is_err() {
+                tracing::error!("a thread of the journal panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Recovered {
+    /// Starts writing.
+    ///
+    /// # Errors
+    /// The threads cannot be started.
+    pub(crate) fn start(self, checkpoint: Arc<dyn Checkpoint>) -> Result<Journal, String> {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            ready: Condvar::new(),
+            segments: self.segments,
+            fill: Fill::new(Arc::clone(&self.options.disk)),
+            disk: self.options.disk,
+            counters: self.options.counters,
+            fsync: AtomicBool::new(true),
+            active: AtomicU64::new(u64::from(self.tail.segment)),
+            syncs: Mutex::default(),
+        });
+        let fill = Arc::clone(&shared.fill);
+        let writer = Writer::new(Arc::clone(&shared), self.tail, self.options.segment_bytes, checkpoint);
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .stack_size(512 << 10)
+                .spawn(run)
+                .map_err(|e| format!("cannot start the thread {name}: {e}"))
+        };
+        let threads = vec![
+            spawn("log-writer", Box::new(move || writer.run()))?,
+            spawn("log-fill", Box::new(move || fill.run()))?,
+        ];
+        Ok(Journal { shared, threads: Mutex::new(threads), _lock: self.lock })
+    }
+}
+
+/// Scans all segments. Only the newest can be torn: the writer syncs a segment before it begins the next one.
+fn read_back(options: &JournalOptions, visitor: &mut dyn Visitor) -> std::io::Result<(Segments, Tail)> {
+    let segments = Segments::open(&options.directory)?;
+    let mut numbers = segments.numbers();
+    // A segment whose checkpoint never reached the disk holds nothing.
+    while let Some(&last) = numbers.last() {
+        if scan::first_record(&segments, last)?.is_some() || scan::has_records(&segments, last)? {
+            break;
+        }
+        segments.remove(last)?;
+        numbers.pop();
+    }
+    let mut tail = Tail { segment: 0, end: 0, whole: false };
+    for (index, &number) in numbers.iter().enumerate() {
+        let Some(file) = segments.file(number) else { continue };
+        let known_end = match numbers.get(index + 1) {
+            None => None,
+            Some(&next) => match scan::first_record(&segments, next)? {
+                Some(header) if header.meta.kind == Kind::Checkpoint && header.meta.count == number => {
+                    Some(header.meta.base)
+                }
+                // The segment after this one was deleted, or its head is damaged: finished segments are cut
+                // to their end.
+                _ => Some(file.metadata()?.len()),
+            },
+        };
+        let (end, damaged) = scan::scan(&file, number, known_end, visitor)?;
+        tail = Tail { segment: number, end, whole: !damaged };
+        if known_end.is_none() && !damaged {
+            // What is beyond was never acknowledged; the next records must not meet it.
+            file.set_len(end)?;
+            file.sync_all()?;
+        }
+    }
+    Ok((segments, tail))
+}

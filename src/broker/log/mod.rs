@@ -1,0 +1,19 @@
+//! The journal: one sequence of records for everything that a broker keeps, in segment files.
+//!
+//! Records of all partitions are interleaved, so that one `fdatasync` commits whatever arrived while the one before
+//! it ran. What a record means is its submitter's business ([`Op`]); this module frames, writes, syncs, finds the
+//! end after a crash and tells a torn write (cut away) from damage (kept, reported).
+
+mod disk;
+mod fill;
+pub(crate) mod frame;
+mod identity;
+mod journal;
+mod scan;
+mod segment;
+mod writer;
+
+pub(crate) use disk::{Disk, RealDisk};
+pub(crate) use frame::{FrameAt, Frames, Header, Kind, Meta};
+pub(crate) use journal::{Checkpoint, Journal, JournalOptions, Op};
+pub(crate) use scan::{Damage, Visitor};
