@@ -96,8 +96,22 @@ impl Channel {
                 let id = state.next_waiter;
                 state.next_waiter += 1;
                 let (admit, admitted) = oneshot::channel();
-                state.waiting.push_back(Waiter { id, messages, bytes, admit });
-                Some((Place { channel: self, id, messages, bytes, taken: false }, admitted))
+                state.waiting.push_back(Waiter {
+                    id,
+                    messages,
+                    bytes,
+                    admit,
+                });
+                Some((
+                    Place {
+                        channel: self,
+                        id,
+                        messages,
+                        bytes,
+                        taken: false,
+                    },
+                    admitted,
+                ))
             }
         };
         if let Some((mut place, admitted)) = place {
@@ -105,7 +119,12 @@ impl Channel {
             _ = admitted.await;
             place.taken = true;
         }
-        Permit { channel: Arc::clone(self), messages, bytes, arrived }
+        Permit {
+            channel: Arc::clone(self),
+            messages,
+            bytes,
+            arrived,
+        }
     }
 
     /// Messages and bytes inside now.

@@ -31,6 +31,10 @@ pub struct Counters {
     pub delivered_messages: Counter,
     /// Deliveries after the first of a message.
     pub redelivered_messages: Counter,
+    /// Messages put into a dead-letter topic.
+    pub dead_lettered_messages: Counter,
+    /// Messages given up where there is no dead-letter topic.
+    pub given_up_messages: Counter,
     /// Payloads answered with `Rejected`.
     pub rejected_messages: Counter,
     /// Messages passed on to the broker that owns their partition.

@@ -1,11 +1,17 @@
 //! Consumer groups: who has which message, until when, and what is done.
 
-use std::sync::Arc;
+mod hub;
+mod member;
+mod state;
+mod token;
+
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::store::{Offset, Partition, StoredMessage};
+use super::store::{Offset, StoredMessage};
+pub(crate) use hub::Hub;
+pub use member::Member;
 
 /// Where a group starts that has no progress in a partition yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,12 +70,10 @@ pub enum Refused {
     /// The token is none of this broker's.
     #[error("not a token")]
     Malformed,
+    /// The answer holds for now, but is not on the disk: after a restart the message may be delivered again.
+    #[error("the log cannot take progress: {0}")]
+    Log(String),
 }
-
-/// One member's session with one group over the partitions of one topic that are owned here. Dropping it gives
-/// what it had not settled to the others at once.
-#[derive(Debug)]
-pub struct Member {}
 
 /// What a call to [`Member::next`] brings.
 #[derive(Debug)]
@@ -80,39 +84,4 @@ pub enum Next {
     Unavailable(u32, String),
     /// The topic is not configured here any more.
     Gone,
-}
-
-impl Member {
-    /// Joins the group. Follows the topic's partitions as they come to this broker and leave it.
-    ///
-    /// # Errors
-    /// The topic is not configured.
-    pub fn join(
-        store: &Arc<super::store::Store>,
-        topic: &str,
-        group: &str,
-        start: Start,
-    ) -> Result<Self, String> {
-        todo!("{store:?} {topic} {group} {start:?} {:?}", None::<Partition>)
-    }
-
-    /// Waits for messages for this member, at most `budget`. Cancel-safe: nothing is lost if the future is dropped.
-    pub async fn next(&mut self, budget: Budget) -> Next {
-        todo!("{budget:?}")
-    }
-
-    /// Whether messages wait that this member could be given now (for the starved clock).
-    pub fn has_waiting(&self) -> bool {
-        todo!()
-    }
-
-    /// Settles deliveries; ready when progress is as durable as the cluster's durability says. One result for each.
-    /// The future borrows nothing, so that a session waits for it and for [`Member::next`] at once. The answers
-    /// are taken in the order of the calls, at the call and not at the first poll.
-    pub fn settle(
-        &self,
-        answers: Vec<(Bytes, Answer)>,
-    ) -> impl Future<Output = Vec<Result<(), Refused>>> + Send + use<> {
-        async move { todo!("{answers:?}") }
-    }
 }

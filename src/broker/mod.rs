@@ -7,12 +7,18 @@ pub mod config;
 pub mod counters;
 pub mod cpu;
 pub mod group;
+mod log;
 pub mod metrics;
+mod partition;
+pub mod peer;
 pub mod pressure;
 pub mod run;
 pub mod server;
 pub mod service;
 pub mod standalone;
 pub mod store;
+
+#[cfg(test)]
+mod core_tests;
 
 pub use run::{Listeners, RunError, run};

@@ -16,7 +16,11 @@ pub trait PeerReader: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// The broker cannot be reached, or refuses; the text says why.
-    fn read<'a>(&'a self, control_address: &'a str, request: pb::ReadRequest) -> PeerFuture<'a, pb::ReadResponse>;
+    fn read<'a>(
+        &'a self,
+        control_address: &'a str,
+        request: pb::ReadRequest,
+    ) -> PeerFuture<'a, pb::ReadResponse>;
 
     /// `Peer.Handoff` at a broker's control address.
     ///

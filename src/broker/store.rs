@@ -1,134 +1,31 @@
 //! Everything this broker keeps: its topics' partitions on one journal. The face of the core to the service.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
+mod background;
+mod configure;
+mod copy;
+mod dead;
+mod moving;
+mod reading;
+mod topic;
+mod types;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use super::channel::Permit;
 use super::counters::Counters;
-
-/// An offset within a partition: the epoch of the chain's entry above, the position in that entry below.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Offset(pub u64);
-
-impl Offset {
-    /// Bits of the position.
-    pub const POSITION_BITS: u32 = 40;
-
-    /// The offset of `position` in the entry of `epoch`.
-    pub fn new(epoch: u64, position: u64) -> Self {
-        Self((epoch << Self::POSITION_BITS) | (position & ((1 << Self::POSITION_BITS) - 1)))
-    }
-
-    /// The epoch of its entry.
-    pub fn epoch(self) -> u64 {
-        self.0 >> Self::POSITION_BITS
-    }
-
-    /// The position in its entry.
-    pub fn position(self) -> u64 {
-        self.0 & ((1 << Self::POSITION_BITS) - 1)
-    }
-}
-
-/// One entry of one partition's chain.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EntryId {
-    /// The topic's name.
-    pub topic: String,
-    /// The MessageTopic's uid.
-    pub topic_uid: String,
-    /// The partition's index.
-    pub partition: u32,
-    /// The entry's epoch.
-    pub epoch: u64,
-}
-
-/// A message on its way in.
-#[derive(Debug, Clone, Default)]
-pub struct NewMessage {
-    /// The key, or empty.
-    pub key: Bytes,
-    /// Name and value.
-    pub headers: Vec<(String, Bytes)>,
-    /// The body.
-    pub body: Bytes,
-    /// The publisher's sequence.
-    pub sequence: u64,
-}
-
-/// A message as it is stored.
-#[derive(Debug, Clone)]
-pub struct StoredMessage {
-    /// Where it is.
-    pub offset: Offset,
-    /// The key, or empty.
-    pub key: Bytes,
-    /// Name and value.
-    pub headers: Vec<(String, Bytes)>,
-    /// The body.
-    pub body: Bytes,
-    /// The producer that sent it; empty where it gave no id.
-    pub producer: String,
-    /// The publisher's sequence.
-    pub sequence: u64,
-    /// When its batch was appended.
-    pub published_at: SystemTime,
-}
-
-/// How the store is opened.
-#[derive(Debug, Clone)]
-pub struct StoreOptions {
-    /// The broker's directory; it and everything in it belong to this broker.
-    pub directory: PathBuf,
-    /// This broker's name, kept on the disk: a directory of another broker is refused.
-    pub broker: String,
-    /// The size of a segment file.
-    pub segment_bytes: u64,
-}
-
-/// What became of one appended message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appended {
-    /// Where it is.
-    pub offset: Offset,
-    /// It had been stored before: the same producer sent the same sequence.
-    pub duplicate: bool,
-}
-
-/// Why an append was refused. Nothing of the batch was stored.
-#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
-pub enum AppendError {
-    /// Another broker owns the partition, or the open entry was sealed here.
-    #[error("partition {partition} is owned by {owner:?} since epoch {epoch}")]
-    Moved {
-        /// The partition.
-        partition: u32,
-        /// The owner's name; empty while it is not known.
-        owner: String,
-        /// The epoch of the newest entry this broker knows of.
-        epoch: u64,
-    },
-    /// It cannot append now; try again later.
-    #[error("{0}")]
-    Unavailable(String),
-    /// The disk is full, or the log failed.
-    #[error("the log cannot take messages: {0}")]
-    Log(String),
-}
-
-/// An append that was refused, with what was to be appended, so that it can go elsewhere. The permit is given back.
-#[derive(Debug)]
-pub struct NotAppended {
-    /// Why.
-    pub error: AppendError,
-    /// The batch as it was given.
-    pub messages: Vec<NewMessage>,
-}
+use super::log::{Disk, Journal, JournalOptions, RealDisk};
+use super::partition::registry::{Recovery, Registry};
+pub use super::partition::{AppendTicket, Partition};
+use super::peer::{DeadLetters, PeerReader};
+pub(crate) use dead::Dead;
+pub(crate) use topic::{Settings, Topic};
+pub use types::{
+    AppendError, Appended, EntryId, Held, NewMessage, NotAppended, Offset, StoreOptions, StoredMessage,
+};
 
 /// One topic as the operator configured it.
 #[derive(Debug, Clone)]
@@ -145,165 +42,199 @@ pub struct TopicView {
 
 /// All that this broker keeps.
 #[derive(Debug)]
-pub struct Store {}
-
-/// One partition, owned here or not.
-#[derive(Debug)]
-pub struct Partition {}
-
-/// An append on its way to the disk; wait for it with [`AppendTicket::done`].
-#[derive(Debug)]
-pub struct AppendTicket {}
-
-/// An entry that is on this broker's disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
-    /// Which.
-    pub entry: EntryId,
-    /// Nothing is appended to it any more.
-    pub sealed: bool,
-    /// Positions so far.
-    pub positions: u64,
-    /// Bytes on disk.
-    pub bytes: u64,
-    /// Positions before this one are gone by retention.
-    pub start: u64,
+pub struct Store {
+    me: Weak<Self>,
+    broker: String,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) registry: Arc<Registry>,
+    topics: RwLock<BTreeMap<String, Arc<Topic>>>,
+    configuration: watch::Sender<Option<Arc<crate::pb::Configuration>>>,
+    /// One configuration at a time.
+    configuring: Mutex<()>,
+    peers: RwLock<Option<Arc<dyn PeerReader>>>,
+    dead_letters: RwLock<Option<Arc<dyn DeadLetters>>>,
+    copies: Mutex<HashMap<EntryId, copy::Copying>>,
+    background: Mutex<Option<background::Background>>,
 }
 
 impl Store {
     /// Opens or makes the store in its directory, recovers what is there. Blocking: call it on a blocking thread.
+    /// Damage is logged and does not stop it.
     ///
     /// # Errors
-    /// The directory cannot be used, belongs to another broker, or its log is damaged where it must not be.
+    /// The directory cannot be used, is in use or belongs to another broker.
     pub fn open(options: StoreOptions, counters: Arc<Counters>) -> Result<Arc<Self>, String> {
-        todo!("{options:?} {counters:?}")
+        Self::open_on(options, counters, Arc::new(RealDisk))
     }
 
-    /// Takes the operator's configuration: topics, chains, peers, durability. Idempotent. Refuses an older
-    /// generation or leader term. Returns the partitions that are to be open here and cannot take appends yet.
-    ///
-    /// # Errors
-    /// The configuration is stale or for another broker.
-    pub fn configure(
-        &self,
-        configuration: &crate::pb::Configuration,
-    ) -> Result<Vec<crate::pb::PartitionProblem>, String> {
-        todo!("{configuration:?}")
+    /// As [`Store::open`], writing to this disk.
+    pub(crate) fn open_on(
+        options: StoreOptions,
+        counters: Arc<Counters>,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Arc<Self>, String> {
+        let journal = JournalOptions {
+            directory: options.directory,
+            broker: options.broker.clone(),
+            // Places in a segment have 32 bits.
+            segment_bytes: options.segment_bytes.clamp(16 << 10, 1 << 30),
+            disk,
+            counters: Arc::clone(&counters),
+        };
+        let mut recovery = Recovery::default();
+        let recovered = Journal::recover(journal, &mut recovery)?;
+        let registry = Arc::new(recovery.finish());
+        let journal = Arc::new(recovered.start(Arc::<Registry>::clone(&registry))?);
+        let store = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            broker: options.broker,
+            counters,
+            journal,
+            registry,
+            topics: RwLock::default(),
+            configuration: watch::Sender::new(None),
+            configuring: Mutex::default(),
+            peers: RwLock::default(),
+            dead_letters: RwLock::default(),
+            copies: Mutex::default(),
+            background: Mutex::default(),
+        });
+        store.start_background();
+        Ok(store)
+    }
+
+    /// Who reads what other brokers hold. Until it is set, they count as unreachable.
+    pub fn set_peers(&self, peers: Arc<dyn PeerReader>) {
+        *self.peers.write() = Some(peers);
+    }
+
+    /// Who takes dead letters for topics that are not owned here.
+    pub fn set_dead_letters(&self, dead_letters: Arc<dyn DeadLetters>) {
+        *self.dead_letters.write() = Some(dead_letters);
     }
 
     /// The newest configuration; `None` before the first one after the boot.
     pub fn configuration(&self) -> watch::Receiver<Option<Arc<crate::pb::Configuration>>> {
-        todo!()
+        self.configuration.subscribe()
     }
 
     /// The topic, if it is configured.
     pub fn topic(&self, name: &str) -> Option<TopicView> {
-        todo!("{name}")
+        let topic = self.find_topic(name)?;
+        Some(TopicView {
+            name: topic.name.clone(),
+            uid: topic.uid.clone(),
+            partitions: topic.partitions(),
+            ack_deadline: topic.settings().ack_deadline,
+        })
     }
 
-    /// Refuses appends to this entry from now on, durably. Returns its number of positions. Idempotent.
-    ///
-    /// # Errors
-    /// The entry is not here, or the log failed.
-    pub async fn seal(&self, entry: &EntryId) -> Result<u64, String> {
-        todo!("{entry:?}")
+    pub(crate) fn find_topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.topics.read().get(name).cloned()
+    }
+
+    pub(crate) fn all_topics(&self) -> Vec<Arc<Topic>> {
+        self.topics.read().values().cloned().collect()
     }
 
     /// Everything on this disk.
     pub fn held(&self) -> Vec<Held> {
-        todo!()
-    }
-
-    /// Deletes a sealed entry that the configuration does not place here.
-    ///
-    /// # Errors
-    /// The configuration still places it here, or it is open.
-    pub async fn drop_entry(&self, entry: &EntryId) -> Result<(), String> {
-        todo!("{entry:?}")
-    }
-
-    /// Whole batches of an entry as they are on disk, from the one that holds `position`.
-    ///
-    /// # Errors
-    /// The entry is not here, the position is gone by retention, or the data is damaged.
-    pub async fn read_batches(
-        &self,
-        entry: &EntryId,
-        position: u64,
-        max_bytes: u64,
-    ) -> Result<crate::pb::ReadResponse, String> {
-        todo!("{entry:?} {position} {max_bytes}")
-    }
-
-    /// What the next owner must know of a sealed entry.
-    ///
-    /// # Errors
-    /// The entry is not here or is not sealed.
-    pub async fn handoff(&self, entry: &EntryId) -> Result<crate::pb::HandoffResponse, String> {
-        todo!("{entry:?}")
-    }
-
-    /// Starts copying a sealed entry from another broker, or says how far it is.
-    ///
-    /// # Errors
-    /// The request contradicts what is here.
-    pub async fn copy(&self, request: &crate::pb::CopyRequest) -> Result<crate::pb::CopyResponse, String> {
-        todo!("{request:?}")
+        self.registry.all().iter().map(|entry| entry.held()).collect()
     }
 
     /// Stops taking appends, commits what was let in, and closes the log.
     pub async fn close(&self) {
-        todo!()
+        self.stop_background();
+        let journal = Arc::clone(&self.journal);
+        if tokio::task::spawn_blocking(move || journal.close())
+            .await
+            .is_err()
+        {
+            tracing::error!("closing the journal failed");
+        }
     }
 
     /// The 99th percentile of fdatasync since the last call, in nanoseconds.
     pub fn take_fdatasync_p99(&self) -> u64 {
-        todo!()
+        self.journal.take_sync_p99()
     }
 
     /// Messages that some group has not done yet, and the age of the oldest.
     pub fn unconsumed(&self) -> (u64, Duration) {
-        todo!()
+        let mut messages = 0;
+        let mut oldest = None;
+        for partition in self.all_topics().iter().flat_map(|topic| topic.partitions()) {
+            let Some(open) = partition.served() else { continue };
+            let spans = partition.spans(&self.registry);
+            let mut most = 0;
+            let mut floor = None;
+            let groups = open.state().groups.clone();
+            for progress in groups.values() {
+                let left = spans
+                    .iter()
+                    .map(|span| {
+                        let from = span.start.max(progress.floor).min(span.end);
+                        span.end - from - progress.done.count_in(from..span.end)
+                    })
+                    .sum();
+                if left > 0 {
+                    most = most.max(left);
+                    floor = Some(floor.map_or(progress.floor, |f: u64| f.min(progress.floor)));
+                }
+            }
+            messages += most;
+            let published = floor.and_then(|floor| self.published_at(&partition, Offset(floor)));
+            oldest = oldest.into_iter().chain(published).min();
+        }
+        let age = oldest.map_or(Duration::ZERO, |millis| {
+            let published = SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+            SystemTime::now().duration_since(published).unwrap_or_default()
+        });
+        (messages, age)
+    }
+
+    /// When the message at or after an offset was appended, in milliseconds since 1970, where that is known here.
+    fn published_at(&self, partition: &Partition, offset: Offset) -> Option<u64> {
+        let entry = self.registry.get(&partition.entry_id(offset.epoch()))?;
+        let state = entry.state();
+        state
+            .index
+            .at_or_after(offset.position())
+            .map(|piece| piece.timestamp)
     }
 
     /// Messages accepted so far by each partition that is open here: topic, partition, epoch, count.
     pub fn led(&self) -> BTreeMap<(String, u32), (u64, u64)> {
-        todo!()
+        let mut led = BTreeMap::new();
+        for topic in self.all_topics() {
+            for partition in topic.partitions() {
+                if let (true, _, epoch) = partition.owner() {
+                    led.insert(
+                        (topic.name.clone(), partition.index()),
+                        (epoch, partition.accepted()),
+                    );
+                }
+            }
+        }
+        led
     }
-}
 
-impl Partition {
-    /// Its index.
-    pub fn index(&self) -> u32 {
-        todo!()
+    pub(crate) fn peers(&self) -> Result<Arc<dyn PeerReader>, String> {
+        self.peers
+            .read()
+            .clone()
+            .ok_or_else(|| "this broker cannot reach others yet".to_owned())
     }
 
-    /// Whether appends are taken here; otherwise the owner's name (empty while unknown) and the epoch.
-    pub fn owner(&self) -> (bool, String, u64) {
-        todo!()
-    }
-
-    /// Queues a batch for the log, in the order of the calls, and returns at once. The permit is given back when
-    /// the batch is committed. With a producer, messages it has stored before are not stored again.
-    ///
-    /// # Errors
-    /// The batch was refused as a whole.
-    pub fn append(
-        &self,
-        messages: Vec<NewMessage>,
-        producer: &str,
-        permit: Permit,
-    ) -> Result<AppendTicket, NotAppended> {
-        todo!("{messages:?} {producer} {permit:?}")
-    }
-}
-
-impl AppendTicket {
-    /// Waits until the batch is as durable as the cluster's durability says. One result for each message.
-    ///
-    /// # Errors
-    /// The log failed; the batch may or may not be on the disk.
-    pub async fn done(self) -> Result<Vec<Appended>, AppendError> {
-        todo!()
+    /// The control address of a broker.
+    pub(crate) fn control_address(&self, broker: &str) -> Result<String, String> {
+        let configuration = self.configuration.borrow();
+        configuration
+            .iter()
+            .flat_map(|configuration| &configuration.brokers)
+            .find(|peer| peer.name == broker)
+            .map(|peer| peer.control_address.clone())
+            .ok_or_else(|| format!("the address of broker {broker} is not known"))
     }
 }

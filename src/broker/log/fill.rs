@@ -44,7 +44,12 @@ struct Current {
 impl Fill {
     pub(crate) fn new(disk: Arc<dyn Disk>) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State { current: None, busy: false, stop: false, sync: None }),
+            state: Mutex::new(State {
+                current: None,
+                busy: false,
+                stop: false,
+                sync: None,
+            }),
             changed: Condvar::new(),
             disk,
         })
@@ -56,7 +61,12 @@ impl Fill {
         while state.busy {
             self.changed.wait(&mut state);
         }
-        state.current = Some(Current { file, written, zeroed: written, limit });
+        state.current = Some(Current {
+            file,
+            written,
+            zeroed: written,
+            limit,
+        });
         self.changed.notify_all();
     }
 

@@ -230,7 +230,13 @@ mod tests {
     use super::*;
 
     fn meta(base: u64) -> Meta {
-        Meta { kind: Kind::Batch, entry: 7, base, count: 3, timestamp: 99 }
+        Meta {
+            kind: Kind::Batch,
+            entry: 7,
+            base,
+            count: 3,
+            timestamp: 99,
+        }
     }
 
     #[test]

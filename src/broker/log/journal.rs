@@ -112,7 +112,12 @@ impl Journal {
         let at = options.directory.display().to_string();
         let (segments, tail) =
             read_back(&options, visitor).map_err(|e| format!("cannot read the journal in {at}: {e}"))?;
-        Ok(Recovered { options, segments, tail, lock })
+        Ok(Recovered {
+            options,
+            segments,
+            tail,
+            lock,
+        })
     }
 
     /// Queues something for the next group commit. Never waits. After [`Journal::close`] it is aborted.
@@ -217,7 +222,12 @@ impl Recovered {
             syncs: Mutex::default(),
         });
         let fill = Arc::clone(&shared.fill);
-        let writer = Writer::new(Arc::clone(&shared), self.tail, self.options.segment_bytes, checkpoint);
+        let writer = Writer::new(
+            Arc::clone(&shared),
+            self.tail,
+            self.options.segment_bytes,
+            checkpoint,
+        );
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
                 .name(name.to_owned())
@@ -229,7 +239,11 @@ impl Recovered {
             spawn("log-writer", Box::new(move || writer.run()))?,
             spawn("log-fill", Box::new(move || fill.run()))?,
         ];
-        Ok(Journal { shared, threads: Mutex::new(threads), _lock: self.lock })
+        Ok(Journal {
+            shared,
+            threads: Mutex::new(threads),
+            _lock: self.lock,
+        })
     }
 }
 
@@ -245,9 +259,15 @@ fn read_back(options: &JournalOptions, visitor: &mut dyn Visitor) -> std::io::Re
         segments.remove(last)?;
         numbers.pop();
     }
-    let mut tail = Tail { segment: 0, end: 0, whole: false };
+    let mut tail = Tail {
+        segment: 0,
+        end: 0,
+        whole: false,
+    };
     for (index, &number) in numbers.iter().enumerate() {
-        let Some(file) = segments.file(number) else { continue };
+        let Some(file) = segments.file(number) else {
+            continue;
+        };
         let known_end = match numbers.get(index + 1) {
             None => None,
             Some(&next) => match scan::first_record(&segments, next)? {
@@ -260,7 +280,11 @@ fn read_back(options: &JournalOptions, visitor: &mut dyn Visitor) -> std::io::Re
             },
         };
         let (end, damaged) = scan::scan(&file, number, known_end, visitor)?;
-        tail = Tail { segment: number, end, whole: !damaged };
+        tail = Tail {
+            segment: number,
+            end,
+            whole: !damaged,
+        };
         if known_end.is_none() && !damaged {
             // What is beyond was never acknowledged; the next records must not meet it.
             file.set_len(end)?;

@@ -64,13 +64,20 @@ pub(crate) fn scan(
         }
         damaged = true;
         let end = step.filter(|step| *step <= next).unwrap_or(next);
-        visitor.damage(&Damage { at: place(segment, at, end - at), header });
+        visitor.damage(&Damage {
+            at: place(segment, at, end - at),
+            header,
+        });
         at = end;
     }
 }
 
 fn place(segment: u32, at: u64, len: u64) -> FrameAt {
-    FrameAt { segment, offset: at as u32, len: len as u32 }
+    FrameAt {
+        segment,
+        offset: at as u32,
+        len: len as u32,
+    }
 }
 
 /// A part of a file in memory that follows the scan.
@@ -83,7 +90,12 @@ struct Window<'a> {
 
 impl<'a> Window<'a> {
     fn new(file: &'a File) -> io::Result<Self> {
-        Ok(Self { file, len: file.metadata()?.len(), start: 0, buffer: Vec::new() })
+        Ok(Self {
+            file,
+            len: file.metadata()?.len(),
+            start: 0,
+            buffer: Vec::new(),
+        })
     }
 
     /// Bytes at a place; fewer where the file ends.
@@ -149,9 +161,13 @@ impl<'a> Window<'a> {
 /// # Errors
 /// What the system says.
 pub(crate) fn first_record(segments: &super::segment::Segments, number: u32) -> io::Result<Option<Header>> {
-    let Some(file) = segments.file(number) else { return Ok(None) };
+    let Some(file) = segments.file(number) else {
+        return Ok(None);
+    };
     let mut window = Window::new(&file)?;
-    let Some(header) = window.header(0, number)? else { return Ok(None) };
+    let Some(header) = window.header(0, number)? else {
+        return Ok(None);
+    };
     Ok(window.payload(0, &header)?.map(|_| header))
 }
 
@@ -160,6 +176,8 @@ pub(crate) fn first_record(segments: &super::segment::Segments, number: u32) -> 
 /// # Errors
 /// What the system says.
 pub(crate) fn has_records(segments: &super::segment::Segments, number: u32) -> io::Result<bool> {
-    let Some(file) = segments.file(number) else { return Ok(false) };
+    let Some(file) = segments.file(number) else {
+        return Ok(false);
+    };
     Ok(Window::new(&file)?.next_good(0, number)?.is_some())
 }

@@ -139,7 +139,10 @@ impl Writer {
                 }
                 return;
             }
-            self.shared.counters.append_nanos.add(began.elapsed().as_nanos() as u64);
+            self.shared
+                .counters
+                .append_nanos
+                .add(began.elapsed().as_nanos() as u64);
             if self.shared.fsync.load(Ordering::Relaxed) {
                 self.sync_now();
                 self.marked = self.end - 1;
@@ -159,7 +162,8 @@ impl Writer {
             .map_or(0, |since| since.as_millis() as u64);
         self.timestamp = self.timestamp.max(now);
         let durable = self.durable.load(Ordering::Acquire) as u32;
-        self.frames.begin(self.segment, self.end as u32, durable, self.timestamp);
+        self.frames
+            .begin(self.segment, self.end as u32, durable, self.timestamp);
     }
 
     /// Writes the frames at the end.
@@ -181,9 +185,13 @@ impl Writer {
         // A part may be there; it must not lie behind shorter records later.
         self.shared.fill.pause();
         if let Err(error) = file.set_len(self.end) {
-            fatal(&format!("cutting the journal after a failed write failed: {error}"));
+            fatal(&format!(
+                "cutting the journal after a failed write failed: {error}"
+            ));
         }
-        self.shared.fill.follow(Arc::clone(file), self.end, self.segment_bytes);
+        self.shared
+            .fill
+            .follow(Arc::clone(file), self.end, self.segment_bytes);
         Err(format!("the disk is full ({error})"))
     }
 
@@ -263,7 +271,13 @@ impl Writer {
     fn mark(&mut self) {
         self.begin();
         let timestamp = self.timestamp;
-        let meta = Meta { kind: Kind::Mark, entry: 0, base: 0, count: 0, timestamp };
+        let meta = Meta {
+            kind: Kind::Mark,
+            entry: 0,
+            base: 0,
+            count: 0,
+            timestamp,
+        };
         self.frames.push(meta, |_| {});
         if let Err(why) = self.write() {
             tracing::debug!(why, "no mark");
@@ -291,14 +305,19 @@ impl Writer {
 
     fn sync_in_background(&mut self) {
         let Some(file) = &self.file else { return };
-        self.shared.fill.sync_later(Arc::clone(file), self.end, Arc::clone(&self.durable));
+        self.shared
+            .fill
+            .sync_later(Arc::clone(file), self.end, Arc::clone(&self.durable));
         self.synced_at = Instant::now();
     }
 }
 
 /// Ends the process: after a failed sync nobody knows what is on the disk, and trying again would lie.
 pub(super) fn fatal(why: &str) -> ! {
-    tracing::error!(why, "the journal failed; the process ends so that recovery can find out what is durable");
+    tracing::error!(
+        why,
+        "the journal failed; the process ends so that recovery can find out what is durable"
+    );
     eprintln!("sluice: the journal failed: {why}");
     std::process::abort()
 }

@@ -21,7 +21,7 @@ pub(crate) struct Append {
     messages: Vec<NewMessage>,
     producer: String,
     size: usize,
-    _permit: Option<Permit>,
+    permit: Option<Permit>,
     reply: oneshot::Sender<AppendReply>,
     outcome: AppendReply,
     piece: Option<Piece>,
@@ -38,8 +38,16 @@ impl Append {
         let (reply, answer) = oneshot::channel();
         let size = codec::batch_size(&messages, producer);
         let producer = producer.to_owned();
-        let append =
-            Self { entry, messages, producer, size, _permit: permit, reply, outcome: Ok(Vec::new()), piece: None };
+        let append = Self {
+            entry,
+            messages,
+            producer,
+            size,
+            permit,
+            reply,
+            outcome: Ok(Vec::new()),
+            piece: None,
+        };
         (Box::new(append), answer)
     }
 
@@ -48,7 +56,11 @@ impl Append {
         let id = &self.entry.id;
         if state.phase != Phase::Open {
             let (partition, epoch) = (id.partition, id.epoch);
-            return Err(AppendError::Moved { partition, owner: String::new(), epoch });
+            return Err(AppendError::Moved {
+                partition,
+                owner: String::new(),
+                epoch,
+            });
         }
         let mut next = state.next;
         let mut placed = Vec::with_capacity(self.messages.len());
@@ -56,17 +68,28 @@ impl Append {
             let known = if self.producer.is_empty() {
                 Known::New
             } else {
-                state.producers.get(&self.producer).map_or(Known::New, |window| window.look(message.sequence))
+                state
+                    .producers
+                    .get(&self.producer)
+                    .map_or(Known::New, |window| window.look(message.sequence))
             };
             match known {
-                Known::Stored(offset) => placed.push(Appended { offset: Offset(offset), duplicate: true }),
+                Known::Stored(offset) => placed.push(Appended {
+                    offset: Offset(offset),
+                    duplicate: true,
+                }),
                 Known::New => {
                     let offset = Offset::new(id.epoch, next);
                     next += 1;
                     if !self.producer.is_empty() {
-                        state.producers.store(&self.producer, message.sequence, offset.0, now);
+                        state
+                            .producers
+                            .store(&self.producer, message.sequence, offset.0, now);
                     }
-                    placed.push(Appended { offset, duplicate: false });
+                    placed.push(Appended {
+                        offset,
+                        duplicate: false,
+                    });
                 }
                 Known::TooOld(oldest) => {
                     state.producers.take_back(&self.producer, next - state.next);
@@ -105,9 +128,19 @@ impl Op for Append {
             };
             state.next += u64::from(new);
             drop(state);
-            let stored = self.messages.iter().zip(placed).filter(|(_, a)| !a.duplicate).map(|(m, _)| m);
+            let stored = self
+                .messages
+                .iter()
+                .zip(placed)
+                .filter(|(_, a)| !a.duplicate)
+                .map(|(m, _)| m);
             let at = frames.push(meta, |out| codec::put_batch(out, &self.producer, stored));
-            self.piece = Some(Piece { base: meta.base, count: new, at, timestamp: now });
+            self.piece = Some(Piece {
+                base: meta.base,
+                count: new,
+                at,
+                timestamp: now,
+            });
         } else {
             drop(state);
         }
@@ -122,6 +155,8 @@ impl Op for Append {
             drop(state);
             self.entry.notify(false);
         }
+        // The room is there before anybody hears that it is.
+        drop(self.permit);
         _ = self.reply.send(self.outcome);
     }
 

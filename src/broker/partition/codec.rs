@@ -66,7 +66,11 @@ impl Reader {
 /// At least the bytes that a batch takes in the journal.
 pub(crate) fn batch_size(messages: &[NewMessage], producer: &str) -> usize {
     let message = |m: &NewMessage| {
-        let headers: usize = m.headers.iter().map(|(name, value)| name.len() + value.len() + 20).sum();
+        let headers: usize = m
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 20)
+            .sum();
         m.key.len() + m.body.len() + headers + 40
     };
     crate::broker::log::frame::HEADER + 24 + producer.len() + messages.iter().map(message).sum::<usize>()
@@ -174,7 +178,10 @@ pub(crate) fn put_progress(out: &mut Vec<u8>, group: &str, progress: &Progress) 
 /// Reads a group's progress.
 pub(crate) fn read_progress(reader: &mut Reader) -> Option<(String, Progress)> {
     let group = reader.string()?;
-    let mut progress = Progress { floor: reader.u64()?, ..Progress::default() };
+    let mut progress = Progress {
+        floor: reader.u64()?,
+        ..Progress::default()
+    };
     let mut last = progress.floor;
     for _ in 0..reader.u64()? {
         let start = last.wrapping_add(reader.u64()?);
@@ -213,7 +220,12 @@ pub(crate) fn put_producers(out: &mut Vec<u8>, producers: &Producers) {
     for (producer, window) in producers.iter() {
         put_bytes(out, producer.as_bytes());
         put_u64(out, window.used());
-        put_u64(out, window.forgotten().map_or(0, |sequence| sequence.saturating_add(1)));
+        put_u64(
+            out,
+            window
+                .forgotten()
+                .map_or(0, |sequence| sequence.saturating_add(1)),
+        );
         let pairs: Vec<_> = window.iter().collect();
         put_u64(out, pairs.len() as u64);
         let (mut last_sequence, mut last_offset) = (0u64, 0u64);
@@ -345,6 +357,9 @@ mod tests {
         let mut out = Vec::new();
         put_batch(&mut out, "p", messages.iter());
         assert!(out.len() + crate::broker::log::frame::HEADER + 8 <= batch_size(&messages, "p"));
-        assert_eq!(batch_sequences(Bytes::from(out)), Some(("p".into(), vec![u64::MAX])));
+        assert_eq!(
+            batch_sequences(Bytes::from(out)),
+            Some(("p".into(), vec![u64::MAX]))
+        );
     }
 }

@@ -9,7 +9,7 @@ use super::index::Index;
 use super::producers::Producers;
 use super::progress::Progress;
 use super::ranges::Ranges;
-use crate::broker::log::{FrameAt, Kind, Meta};
+use crate::broker::log::{Kind, Meta};
 use crate::broker::store::{EntryId, Held};
 
 /// Where an entry is in its life.
@@ -95,13 +95,21 @@ pub(crate) struct Entry {
 
 impl std::fmt::Debug for Entry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Entry").field("id", &self.id).field("number", &self.number).finish_non_exhaustive()
+        f.debug_struct("Entry")
+            .field("id", &self.id)
+            .field("number", &self.number)
+            .finish_non_exhaustive()
     }
 }
 
 impl Entry {
     pub(crate) fn new(id: EntryId, number: u32, state: EntryState) -> Arc<Self> {
-        Arc::new(Self { id, number, state: Mutex::new(state), watcher: RwLock::new(None) })
+        Arc::new(Self {
+            id,
+            number,
+            state: Mutex::new(state),
+            watcher: RwLock::new(None),
+        })
     }
 
     /// Its state. Never held over I/O or an await.
@@ -128,7 +136,13 @@ impl Entry {
 
     /// A record of this entry without positions.
     pub(crate) fn meta(&self, kind: Kind, timestamp: u64) -> Meta {
-        Meta { kind, entry: self.number, base: 0, count: 0, timestamp }
+        Meta {
+            kind,
+            entry: self.number,
+            base: 0,
+            count: 0,
+            timestamp,
+        }
     }
 
     /// As the operator sees it.
@@ -143,6 +157,3 @@ impl Entry {
         }
     }
 }
-
-/// Where in the journal something was last seen.
-pub(crate) type LastSeen = Option<FrameAt>;

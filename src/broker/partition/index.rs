@@ -89,7 +89,7 @@ impl Index {
     }
 
     /// All pieces.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Piece> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Piece> {
         self.pieces.iter()
     }
 }

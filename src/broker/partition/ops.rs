@@ -89,7 +89,10 @@ impl Change {
                 Self::Progress(group, delta) => group.len() + progress(delta),
                 Self::Handoff(groups, producers) => {
                     groups.iter().map(|(g, p)| g.len() + progress(p)).sum::<usize>()
-                        + producers.iter().map(|(p, w)| p.len() + 40 + 20 * w.iter().count()).sum::<usize>()
+                        + producers
+                            .iter()
+                            .map(|(p, w)| p.len() + 40 + 20 * w.iter().count())
+                            .sum::<usize>()
                 }
                 Self::Copied(batches) => batches.iter().map(|(_, _, _, payload)| payload.len() + 72).sum(),
                 Self::Seal => 4096,
@@ -100,7 +103,8 @@ impl Change {
 
 /// What changes in memory when the record is written, or why it is not to be.
 fn begin(change: &mut Change, entry: &Entry, state: &mut EntryState) -> Result<bool, ChangeError> {
-    let open = matches!(state.phase, Phase::Open);
+    let open = state.phase == Phase::Open;
+    let copying = matches!(state.phase, Phase::Copying { .. });
     match change {
         Change::Open => {
             state.phase = Phase::Open;
@@ -127,7 +131,7 @@ fn begin(change: &mut Change, entry: &Entry, state: &mut EntryState) -> Result<b
             Ok(true)
         }
         Change::Handoff(groups, producers) => {
-            if !open && !matches!(state.phase, Phase::Copying { .. }) {
+            if !open && !copying {
                 return Err(ChangeError::Sealed);
             }
             merge(state, groups.clone());
@@ -136,6 +140,10 @@ fn begin(change: &mut Change, entry: &Entry, state: &mut EntryState) -> Result<b
             }
             Ok(true)
         }
+        Change::CopyDone | Change::Copied(_) if !copying => Err(ChangeError::Log(format!(
+            "it is not being copied but {:?}",
+            state.phase
+        ))),
         Change::CopyDone => {
             state.phase = Phase::Sealed;
             Ok(true)
@@ -146,6 +154,9 @@ fn begin(change: &mut Change, entry: &Entry, state: &mut EntryState) -> Result<b
         }
         Change::Trim(start) => {
             state.start = state.start.max(*start);
+            if copying {
+                state.next = state.next.max(*start);
+            }
             Ok(true)
         }
         Change::Copying(_) => Ok(true),
@@ -161,7 +172,10 @@ impl Op for EntryOp {
         let now = frames.timestamp();
         let entry = Arc::clone(&self.entry);
         let counts = match self.change {
-            Change::Seal => entry.watcher().map(|watcher| watcher.counts()).unwrap_or_default(),
+            Change::Seal => entry
+                .watcher()
+                .map(|watcher| watcher.counts())
+                .unwrap_or_default(),
             _ => Vec::new(),
         };
         let mut state = entry.state();
@@ -185,7 +199,9 @@ impl Op for EntryOp {
             Change::Copying(start) => {
                 meta.kind = Kind::EntryCopying;
                 meta.base = *start;
-                let Phase::Copying { sealed_at } = state.phase else { return };
+                let Phase::Copying { sealed_at } = state.phase else {
+                    return;
+                };
                 frames.push(meta, |out| {
                     codec::put_id(out, &entry.id);
                     codec::put_u64(out, sealed_at);
@@ -196,7 +212,15 @@ impl Op for EntryOp {
                 meta.base = state.next;
                 let groups: BTreeMap<String, Progress> = counts
                     .into_iter()
-                    .map(|(group, counts)| (group, Progress { counts, ..Progress::default() }))
+                    .map(|(group, counts)| {
+                        (
+                            group,
+                            Progress {
+                                counts,
+                                ..Progress::default()
+                            },
+                        )
+                    })
                     .collect();
                 frames.push(meta, |out| codec::put_groups(out, groups.iter()));
                 merge(&mut state, groups.into_iter().collect());
@@ -227,7 +251,12 @@ impl Op for EntryOp {
                         timestamp: *timestamp,
                     };
                     let at = frames.push(meta, |out| out.extend_from_slice(payload));
-                    self.pieces.push(Piece { base: *base, count: *count, at, timestamp: *timestamp });
+                    self.pieces.push(Piece {
+                        base: *base,
+                        count: *count,
+                        at,
+                        timestamp: *timestamp,
+                    });
                     state.next = state.next.max(base + u64::from(*count));
                 }
                 self.outcome = Ok(state.next);
@@ -298,7 +327,13 @@ impl Op for TermOp {
     fn prepare(&mut self, frames: &mut Frames) {
         let timestamp = frames.timestamp();
         self.0.term.fetch_max(self.1, Ordering::Relaxed);
-        let meta = Meta { kind: Kind::Term, entry: 0, base: self.1, count: 0, timestamp };
+        let meta = Meta {
+            kind: Kind::Term,
+            entry: 0,
+            base: self.1,
+            count: 0,
+            timestamp,
+        };
         frames.push(meta, |_| {});
     }
 

@@ -83,7 +83,12 @@ impl Window {
         self.used = self.used.max(now);
         self.newest = self.newest.max(Some(sequence));
         if !self.runs.back_mut().is_some_and(|run| run.push(sequence, offset)) {
-            self.runs.push_back(Run { sequence, step: 0, offset, len: 1 });
+            self.runs.push_back(Run {
+                sequence,
+                step: 0,
+                offset,
+                len: 1,
+            });
         }
         self.stored += 1;
         if self.stored > WINDOW as u64
@@ -126,8 +131,17 @@ impl Window {
     }
 
     /// Makes a window from what [`Window::iter`] gave.
-    pub(crate) fn restore(pairs: impl IntoIterator<Item = (u64, u64)>, forgotten: Option<u64>, used: u64) -> Self {
-        let mut window = Self { forgotten, used, newest: forgotten, ..Self::default() };
+    pub(crate) fn restore(
+        pairs: impl IntoIterator<Item = (u64, u64)>,
+        forgotten: Option<u64>,
+        used: u64,
+    ) -> Self {
+        let mut window = Self {
+            forgotten,
+            used,
+            newest: forgotten,
+            ..Self::default()
+        };
         for (sequence, offset) in pairs {
             window.store(sequence, offset, used);
         }
@@ -155,7 +169,10 @@ impl Producers {
         if let Some(window) = self.0.get_mut(producer) {
             window.store(sequence, offset, now);
         } else {
-            self.0.entry(producer.to_owned()).or_default().store(sequence, offset, now);
+            self.0
+                .entry(producer.to_owned())
+                .or_default()
+                .store(sequence, offset, now);
         }
     }
 
@@ -177,6 +194,18 @@ impl Producers {
     /// Puts a whole window.
     pub(crate) fn insert(&mut self, producer: String, window: Window) {
         self.0.insert(producer, window);
+    }
+
+    /// Puts what another broker knows of a producer; only the most recent sequences of it.
+    pub(crate) fn adopt(&mut self, producer: String, pairs: impl Iterator<Item = (u64, u64)>, now: u64) {
+        let mut pairs: Vec<_> = pairs.collect();
+        pairs.sort_unstable();
+        // A full window has forgotten what is older.
+        let forgotten = pairs
+            .first()
+            .filter(|_| pairs.len() >= WINDOW)
+            .and_then(|first| first.0.checked_sub(1));
+        self.0.insert(producer, Window::restore(pairs, forgotten, now));
     }
 
     /// All of them.

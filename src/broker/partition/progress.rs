@@ -32,8 +32,14 @@ impl Progress {
             self.done.remove_below(end);
         }
         let (floor, done) = (self.floor, &self.done);
-        if self.counts.first_key_value().is_some_and(|(&first, _)| first < floor) || delta.done.len() > 0 {
-            self.counts.retain(|&offset, _| offset >= floor && !done.contains(offset));
+        if self
+            .counts
+            .first_key_value()
+            .is_some_and(|(&first, _)| first < floor)
+            || delta.done.len() > 0
+        {
+            self.counts
+                .retain(|&offset, _| offset >= floor && !done.contains(offset));
         }
     }
 
@@ -53,11 +59,16 @@ impl Progress {
 
     /// From the wire.
     pub(crate) fn from_wire(wire: &crate::pb::GroupProgress) -> Self {
-        let mut progress = Self { floor: wire.floor, ..Self::default() };
+        let mut progress = Self {
+            floor: wire.floor,
+            ..Self::default()
+        };
         for &offset in &wire.done {
             progress.done.insert(offset..offset + 1);
         }
-        progress.counts.extend(wire.counts.iter().map(|count| (count.offset, count.count)));
+        progress
+            .counts
+            .extend(wire.counts.iter().map(|count| (count.offset, count.count)));
         progress
     }
 }

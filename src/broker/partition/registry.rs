@@ -41,7 +41,11 @@ impl Registry {
             partition,
             epoch,
         };
-        self.entries.read().range(id(0)..=id(u64::MAX)).next_back().map(|(id, _)| id.epoch)
+        self.entries
+            .read()
+            .range(id(0)..=id(u64::MAX))
+            .next_back()
+            .map(|(id, _)| id.epoch)
     }
 
     /// Makes an entry; the one that is there already, if there is one.
@@ -112,7 +116,11 @@ impl Recovery {
             for range in state.damaged.iter() {
                 self.problems.push(format!(
                     "{}/{} epoch {}: positions {} to {} are damaged and will not be served",
-                    id.topic, id.partition, id.epoch, range.start, range.end - 1
+                    id.topic,
+                    id.partition,
+                    id.epoch,
+                    range.start,
+                    range.end - 1
                 ));
             }
             entries.insert(id.clone(), Entry::new(id, number, state));
@@ -180,10 +188,17 @@ impl Recovery {
                 if !producer.is_empty() {
                     for (index, sequence) in sequences.into_iter().enumerate() {
                         let offset = Offset::new(id.epoch, meta.base + index as u64);
-                        state.producers.store(&producer, sequence, offset.0, meta.timestamp);
+                        state
+                            .producers
+                            .store(&producer, sequence, offset.0, meta.timestamp);
                     }
                 }
-                state.index.push(Piece { base: meta.base, count: meta.count, at, timestamp: meta.timestamp });
+                state.index.push(Piece {
+                    base: meta.base,
+                    count: meta.count,
+                    at,
+                    timestamp: meta.timestamp,
+                });
                 state.next = state.next.max(meta.base + u64::from(meta.count));
             }
             Kind::EntrySealed => {
@@ -204,6 +219,9 @@ impl Recovery {
             }
             Kind::Trim => {
                 state.start = state.start.max(meta.base);
+                if matches!(state.phase, Phase::Copying { .. }) {
+                    state.next = state.next.max(meta.base);
+                }
                 state.index.trim(meta.base);
                 state.damaged.remove_below(meta.base);
             }
@@ -250,7 +268,12 @@ impl Visitor for Recovery {
             at.segment,
             at.offset,
             at.len,
-            damage.header.map_or("header unreadable".to_owned(), |header| format!("{:?}", header.meta.kind)),
+            damage
+                .header
+                .map_or("header unreadable".to_owned(), |header| format!(
+                    "{:?}",
+                    header.meta.kind
+                )),
         ));
         match damage.header {
             None => self.unknown.push(at),

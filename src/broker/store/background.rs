@@ -1,0 +1,197 @@
+//! What happens without being asked: deadlines, retention.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::dead::Dead;
+use super::{Settings, Store};
+use crate::broker::partition::entry::Phase;
+use crate::broker::partition::ops::{Change, EntryOp};
+use crate::broker::partition::{Partition, now_millis};
+
+/// Deadlines are looked at so often; a redelivery is at most so late.
+const TICK: Duration = Duration::from_millis(100);
+/// Retention is looked at so often.
+const RETENTION: Duration = Duration::from_secs(5);
+
+/// The tasks of a store.
+#[derive(Debug)]
+pub(crate) struct Background {
+    closed: CancellationToken,
+    /// Messages that are to be given up.
+    pub(super) dead: tokio::sync::mpsc::UnboundedSender<Dead>,
+}
+
+impl Store {
+    /// Starts the tasks, if they do not run and there is a runtime to run them on.
+    pub(super) fn start_background(&self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let mut background = self.background.lock();
+        if background.is_some() {
+            return;
+        }
+        let closed = CancellationToken::new();
+        let (dead, dying) = tokio::sync::mpsc::unbounded_channel();
+        runtime.spawn(closed.clone().run_until_cancelled_owned(keep(self.me.clone())));
+        runtime.spawn(
+            closed
+                .clone()
+                .run_until_cancelled_owned(super::dead::bury(self.me.clone(), dying)),
+        );
+        *background = Some(Background { closed, dead });
+    }
+
+    pub(super) fn stop_background(&self) {
+        if let Some(background) = &*self.background.lock() {
+            background.closed.cancel();
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.background
+            .lock()
+            .as_ref()
+            .is_some_and(|background| background.closed.is_cancelled())
+    }
+
+    /// Gives messages up, in the background.
+    pub(crate) fn bury(&self, dead: Vec<Dead>) {
+        if let Some(background) = &*self.background.lock() {
+            for dead in dead {
+                _ = background.dead.send(dead);
+            }
+        }
+    }
+
+    fn tick(&self) {
+        let now = tokio::time::Instant::now();
+        for topic in self.all_topics() {
+            for hub in topic.hubs() {
+                hub.tick(now);
+            }
+        }
+    }
+
+    /// Trims what may go, and deletes segments in which nothing lives.
+    pub(crate) fn retain(&self) {
+        for topic in self.all_topics() {
+            let settings = topic.settings();
+            for partition in topic.partitions() {
+                self.trim(&partition, &settings);
+            }
+        }
+        self.delete_segments();
+    }
+
+    /// Trims the entries of one partition on this disk.
+    fn trim(&self, partition: &Partition, settings: &Settings) {
+        let (mut epochs, served) = {
+            let view = partition.view();
+            let mut epochs: Vec<u64> = view.sealed.iter().map(|link| link.epoch).collect();
+            epochs.extend(view.open.as_ref().map(|open| open.id.epoch));
+            (epochs, view.open.clone())
+        };
+        // The newest first, since the bound in bytes keeps the newest.
+        epochs.reverse();
+        let floor = served.filter(|_| settings.work_queue).and_then(|open| {
+            let state = open.state();
+            state
+                .groups
+                .values()
+                .map(|progress| progress.floor)
+                .min()
+                .filter(|_| !state.needs_handoff)
+        });
+        let oldest = settings
+            .retention_age
+            .map(|age| now_millis().saturating_sub(age.as_millis() as u64));
+        let mut bytes = 0;
+        for epoch in epochs {
+            let Some(entry) = self.registry.get(&partition.entry_id(epoch)) else {
+                continue;
+            };
+            let (start, trimmed) = {
+                let state = entry.state();
+                if !matches!(state.phase, Phase::Open | Phase::Sealed) {
+                    continue;
+                }
+                let mut start = state.start;
+                if let Some(oldest) = oldest {
+                    start = start.max(
+                        state
+                            .index
+                            .since(oldest)
+                            .map_or(state.committed, |piece| piece.base),
+                    );
+                }
+                if let Some(floor) = floor {
+                    let floor = crate::broker::store::Offset(floor);
+                    if floor.epoch() > epoch {
+                        start = state.committed;
+                    } else if floor.epoch() == epoch {
+                        start = start.max(floor.position().min(state.committed));
+                    }
+                }
+                if settings.retention_bytes > 0 {
+                    for piece in state.index.iter().rev() {
+                        bytes += u64::from(piece.at.len);
+                        if bytes > settings.retention_bytes {
+                            start = start.max(piece.end());
+                            break;
+                        }
+                    }
+                }
+                (start, start > state.start)
+            };
+            if trimmed {
+                let (op, _) = EntryOp::new(&entry, Change::Trim(start));
+                self.journal.submit(op);
+            }
+        }
+    }
+
+    fn delete_segments(&self) {
+        // In this order: a batch that is committed meanwhile lies in a segment that is not finished yet.
+        let finished = self.journal.finished_segments();
+        if finished.is_empty() {
+            return;
+        }
+        let mut live = BTreeSet::new();
+        for entry in self.registry.all() {
+            let state = entry.state();
+            live.extend(state.index.iter().map(|piece| piece.at.segment));
+        }
+        for number in finished.into_iter().filter(|number| !live.contains(number)) {
+            match self.journal.remove_segment(number) {
+                Ok(()) => tracing::debug!(number, "deleted a segment in which nothing was kept"),
+                Err(error) => tracing::warn!(number, %error, "a segment cannot be deleted"),
+            }
+        }
+    }
+}
+
+async fn keep(store: std::sync::Weak<Store>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut retained = tokio::time::Instant::now();
+    loop {
+        ticks.tick().await;
+        let Some(store) = store.upgrade() else { return };
+        store.tick();
+        if retained.elapsed() >= RETENTION {
+            retained = tokio::time::Instant::now();
+            let kept = tokio::task::spawn_blocking({
+                let store = Arc::clone(&store);
+                move || store.retain()
+            });
+            if kept.await.is_err() {
+                tracing::error!("looking after retention failed");
+            }
+        }
+    }
+}
