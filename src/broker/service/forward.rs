@@ -221,6 +221,7 @@ pub(super) fn why(shared: &Shared, error: AppendError) -> Why {
             epoch,
         },
         AppendError::Unavailable(text) => Why::Later(text),
+        AppendError::Refused(text) => Why::Failed(text),
         error @ AppendError::Log(_) => Why::Later(error.to_string()),
     }
 }

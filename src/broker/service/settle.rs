@@ -142,6 +142,7 @@ fn refused(token: Bytes, why: &Refused) -> pb::RefusedToken {
     let code = match why {
         Refused::Stale => Code::Aborted,
         Refused::Malformed => Code::InvalidArgument,
+        Refused::Log(_) => Code::Unavailable,
     };
     pb::RefusedToken {
         token,
