@@ -78,7 +78,9 @@ impl Session {
                 });
                 continue;
             }
-            let partition = self.spread.place(&payload, &self.topic);
+            let partition = self
+                .spread
+                .place(&payload.key, payload.partition, payload.sequence, &self.topic);
             if self.fence.holds(partition, sequence) || is_full {
                 self.fence.refuse(partition, sequence);
                 throttled.push(sequence);

@@ -112,14 +112,14 @@ impl Spread {
 
     /// The partition of a payload: as it says, by its key, or one after the other; batches stay together and go,
     /// where that is free to choose, to partitions that are owned here.
-    pub(super) fn place(&mut self, payload: &pb::Payload, topic: &TopicView) -> u32 {
+    pub(super) fn place(&mut self, key: &[u8], chosen: Option<u32>, sequence: u64, topic: &TopicView) -> u32 {
         let partitions = topic.partitions.len().max(1) as u32;
-        if let Some(partition) = payload.partition {
+        if let Some(partition) = chosen {
             partition
-        } else if !payload.key.is_empty() {
-            partition_for_key(&payload.key, partitions)
+        } else if !key.is_empty() {
+            partition_for_key(key, partitions)
         } else if self.fixed {
-            self.next.wrapping_add((payload.sequence >> 6) as u32) % partitions
+            self.next.wrapping_add((sequence >> 6) as u32) % partitions
         } else {
             self.next % partitions
         }

@@ -15,6 +15,9 @@ use crate::pb::peer_client::PeerClient;
 /// end at the peer's limit of streams.
 const STREAMS_PER_CONNECTION: u32 = 64;
 
+/// Connections to control ports that are kept.
+const MOST_CONTROLS: usize = 64;
+
 /// Larger answers of a peer are refused: a read of batches, or the deliveries of a subscription.
 const MOST_ANSWER_BYTES: usize = 64 << 20;
 
@@ -22,13 +25,14 @@ const MOST_ANSWER_BYTES: usize = 64 << 20;
 #[derive(Debug, Default)]
 pub struct Peers {
     known: Mutex<HashMap<String, Known>>,
+    /// For the control port, by address: entries are read from brokers that own nothing any more as well.
+    controls: Mutex<HashMap<String, Channel>>,
 }
 
 #[derive(Debug)]
 struct Known {
     endpoint: pb::PeerEndpoint,
     calls: Option<Channel>,
-    control: Option<Channel>,
     streams: Option<Channel>,
     streams_left: u32,
 }
@@ -51,7 +55,6 @@ impl Peers {
             known.entry(broker.name.clone()).or_insert_with(|| Known {
                 endpoint: broker.clone(),
                 calls: None,
-                control: None,
                 streams: None,
                 streams_left: 0,
             });
@@ -94,23 +97,25 @@ impl Peers {
         Ok(BrokerClient::new(channel).max_decoding_message_size(MOST_ANSWER_BYTES))
     }
 
-    /// For reads of entries, by the broker's name.
-    ///
-    /// # Errors
-    /// As [`Peers::calls`].
-    pub fn control(&self, name: &str) -> Result<PeerClient<Channel>, Status> {
-        let mut known = self.known.lock();
-        let peer = known.get_mut(name).ok_or_else(|| unknown(name))?;
-        let channel = cached(&mut peer.control, &peer.endpoint.control_address)?;
-        Ok(PeerClient::new(channel).max_decoding_message_size(MOST_ANSWER_BYTES))
-    }
-
-    /// For reads of entries of a broker that the configuration may not name any more.
+    /// For reads of entries at a control address.
     ///
     /// # Errors
     /// The address is none.
-    pub fn control_at(&self, address: &str) -> Result<PeerClient<Channel>, Status> {
-        Ok(PeerClient::new(connect(address)?).max_decoding_message_size(MOST_ANSWER_BYTES))
+    pub fn control(&self, address: &str) -> Result<PeerClient<Channel>, Status> {
+        let mut controls = self.controls.lock();
+        let channel = match controls.get(address) {
+            Some(channel) => channel.clone(),
+            None => {
+                if controls.len() >= MOST_CONTROLS {
+                    controls.clear();
+                }
+                let channel = connect(address)?;
+                controls.insert(address.to_owned(), channel.clone());
+                channel
+            }
+        };
+        drop(controls);
+        Ok(PeerClient::new(channel).max_decoding_message_size(MOST_ANSWER_BYTES))
     }
 }
 

@@ -72,7 +72,7 @@ async fn store(
                 ),
             ));
         }
-        let partition = spread.place(&payload, &topic);
+        let partition = spread.place(&payload.key, payload.partition, payload.sequence, &topic);
         let message = payload::message(payload);
         match parts.iter_mut().find(|(part, _)| part.partition == partition) {
             Some((part, indices)) => {
