@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("sluice.v1.bin"), descriptors_bytes(&descriptors))?;
     tonic_prost_build::configure()
         .bytes(".sluice.v1")
+        .codec_path("crate::codec::LeanCodec")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -6,6 +6,7 @@ pub mod api;
 pub mod broker;
 pub mod cli;
 pub mod client;
+pub mod codec;
 pub mod http;
 pub mod operator;
 pub mod pb;
