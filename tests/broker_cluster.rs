@@ -155,7 +155,12 @@ async fn a_partition_moves_by_seal_and_extend_and_nothing_is_lost_or_reordered()
         brokers: vec!["orders-2".to_owned()],
         sealed_at: None,
     });
-    wanted.apply(&[c, a, b]).await;
+    // The new owner asks the old one for what it must know first.
+    let problems = wanted.offer(&[c, a, b]).await;
+    assert!(
+        problems.iter().all(|problem| problem.reason.contains("handoff")),
+        "{problems:?}"
+    );
     publisher.acked(20).await;
     let mut subscriber = Subscriber::orders(b, "all").await;
     subscriber.credit(100);

@@ -18,7 +18,9 @@ use super::config::BrokerArgs;
 use super::counters::Counters;
 use super::metrics::BrokerMetrics;
 use super::server::{Audience, Dispatch, Refusals, Server, Stop};
-use super::service::{BrokerService, ControlService, Limits, Parts, PeerService, Peers, Shared};
+use super::service::{
+    BrokerService, ControlService, DeadLetterSender, Limits, Parts, PeerService, Peers, Shared,
+};
 use super::standalone;
 use super::store::{Store, StoreOptions};
 use crate::http::{Probes, serve as serve_http};
@@ -195,7 +197,8 @@ async fn open(args: &BrokerArgs) -> Result<Arc<Shared>, RunError> {
         .await
         .map_err(|error| RunError::Store(error.to_string()))?
         .map_err(RunError::Store)?;
-    Ok(Shared::new(Parts {
+    store.set_peers(Arc::<Peers>::clone(&peers));
+    let shared = Shared::new(Parts {
         name: args.name.clone(),
         cluster: args.cluster.clone(),
         store,
@@ -209,7 +212,9 @@ async fn open(args: &BrokerArgs) -> Result<Arc<Shared>, RunError> {
         },
         channel_capacity: args.channel_capacity,
         topic_wait: args.topic_wait,
-    }))
+    });
+    shared.store.set_dead_letters(DeadLetterSender::new(&shared));
+    Ok(shared)
 }
 
 async fn configure(store: &Arc<Store>, configuration: pb::Configuration) -> Result<(), String> {

@@ -242,9 +242,16 @@ impl Wanted {
         }
     }
 
-    /// Sends it to every broker, as a newer generation than before.
+    /// Sends it to every broker, as a newer generation than before; every broker takes its appends at once.
     pub async fn apply(&mut self, brokers: &[&TestBroker]) {
+        let problems = self.offer(brokers).await;
+        assert_eq!(problems, []);
+    }
+
+    /// The same; returns what cannot take appends yet.
+    pub async fn offer(&mut self, brokers: &[&TestBroker]) -> Vec<pb::PartitionProblem> {
         self.configuration.generation += 1;
+        let mut problems = Vec::new();
         for broker in brokers {
             let configuration = pb::Configuration {
                 broker: broker.name.clone(),
@@ -257,8 +264,9 @@ impl Wanted {
                 .await
                 .unwrap()
                 .into_inner();
-            assert_eq!(response.problems, [], "{}", broker.name);
+            problems.extend(response.problems);
         }
+        problems
     }
 }
 

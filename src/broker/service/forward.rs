@@ -53,6 +53,8 @@ pub(super) enum Why {
     },
     /// It can be stored later.
     Later(String),
+    /// It can never be stored as it is.
+    Never(String),
     /// The log failed while it was being written: it may be stored or not.
     Failed(String),
 }
@@ -160,13 +162,12 @@ impl Delivery {
             }
             Err(NotAppended { error, messages }) => {
                 part.messages = messages;
-                Step::Again(self.why(error))
+                match why(&self.shared, error) {
+                    never @ Why::Never(_) => Step::Failed(never),
+                    other => Step::Again(other),
+                }
             }
         }
-    }
-
-    fn why(&self, error: AppendError) -> Why {
-        why(&self.shared, error)
     }
 
     async fn send(&self, owner: &str, part: &Part) -> Step {
@@ -221,7 +222,7 @@ pub(super) fn why(shared: &Shared, error: AppendError) -> Why {
             epoch,
         },
         AppendError::Unavailable(text) => Why::Later(text),
-        AppendError::Refused(text) => Why::Failed(text),
+        AppendError::Refused(text) => Why::Never(text),
         error @ AppendError::Log(_) => Why::Later(error.to_string()),
     }
 }

@@ -178,6 +178,20 @@ impl Session {
         self.taken_in.0 -= messages;
         self.taken_in.1 -= part.bytes;
         let sequences: Vec<u64> = part.messages.iter().map(|message| message.sequence).collect();
+        if let Why::Never(text) = why {
+            self.shared.counters.rejected_messages.add(messages);
+            let code = tonic::Code::InvalidArgument.into();
+            self.outbox.push(|out| {
+                for sequence in sequences {
+                    out.reject(pb::Rejected {
+                        sequence,
+                        code,
+                        text: text.clone(),
+                    });
+                }
+            });
+            return;
+        }
         for &sequence in &sequences {
             self.fence.refuse(part.partition, sequence);
         }
@@ -190,7 +204,9 @@ impl Session {
                     sequences,
                 });
             }
-            Why::Later(reason) | Why::Failed(reason) => out.throttle(&sequences, RETRY_AFTER, &reason),
+            Why::Later(reason) | Why::Never(reason) | Why::Failed(reason) => {
+                out.throttle(&sequences, RETRY_AFTER, &reason);
+            }
         });
     }
 }

@@ -27,7 +27,10 @@ impl PeerReader for Peers {
             let mut request = Request::new(request);
             request.set_timeout(TIMEOUT);
             let answer = tokio::time::timeout(TIMEOUT, client.read(request)).await;
-            answer.map_err(|_| late(control_address))?.map(tonic::Response::into_inner).map_err(text)
+            answer
+                .map_err(|_| late(control_address))?
+                .map(tonic::Response::into_inner)
+                .map_err(text)
         })
     }
 
@@ -41,7 +44,10 @@ impl PeerReader for Peers {
             let mut request = Request::new(request);
             request.set_timeout(TIMEOUT);
             let answer = tokio::time::timeout(TIMEOUT, client.handoff(request)).await;
-            answer.map_err(|_| late(control_address))?.map(tonic::Response::into_inner).map_err(text)
+            answer
+                .map_err(|_| late(control_address))?
+                .map(tonic::Response::into_inner)
+                .map_err(text)
         })
     }
 }
@@ -70,7 +76,9 @@ impl std::fmt::Debug for DeadLetterSender {
 impl DeadLetterSender {
     /// For this broker.
     pub(crate) fn new(shared: &Arc<Shared>) -> Arc<Self> {
-        Arc::new(Self { shared: Arc::downgrade(shared) })
+        Arc::new(Self {
+            shared: Arc::downgrade(shared),
+        })
     }
 }
 
@@ -78,13 +86,24 @@ impl DeadLetters for DeadLetterSender {
     fn publish<'a>(&'a self, topic: &'a str, message: NewMessage) -> PeerFuture<'a, ()> {
         Box::pin(async move {
             let shared = self.shared.upgrade().ok_or("the broker is stopping")?;
-            let view = shared.store.topic(topic).ok_or_else(|| format!("there is no topic {topic:?}"))?;
-            let headers: usize = message.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+            let view = shared
+                .store
+                .topic(topic)
+                .ok_or_else(|| format!("there is no topic {topic:?}"))?;
+            let headers: usize = message
+                .headers
+                .iter()
+                .map(|(name, value)| name.len() + value.len())
+                .sum();
             let bytes = (message.key.len() + headers + message.body.len()) as u64;
             let mut spread = Spread::new("");
             spread.turn(&view);
             let partition = spread.place(&message.key, None, message.sequence, &view);
-            let part = Part { partition, messages: vec![message], bytes };
+            let part = Part {
+                partition,
+                messages: vec![message],
+                bytes,
+            };
             let now = Instant::now();
             let delivery = Delivery {
                 shared: Arc::clone(&shared),

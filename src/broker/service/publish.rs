@@ -470,6 +470,10 @@ impl Session {
                 why: Why::Failed(text),
                 ..
             }) => return Err(Status::unavailable(text)),
+            Err(Undelivered {
+                part,
+                why: why @ Why::Never(_),
+            }) => self.refuse(way.round, part, why),
             Err(Undelivered { part, why }) => {
                 self.refuse(way.round, part, why);
                 // Those behind it would overtake it.

@@ -139,6 +139,7 @@ fn status(undelivered: &Undelivered) -> Status {
             format!("partition {partition} is at {address:?} since epoch {epoch}; send it there"),
         ),
         Why::Later(text) => retry_later(format!("partition {partition}: {text}")),
+        Why::Never(text) => Status::invalid_argument(format!("partition {partition}: {text}")),
         Why::Failed(text) => {
             Status::unavailable(format!("partition {partition}: {text}; it may be stored or not"))
         }

@@ -311,6 +311,11 @@ impl Session {
     fn deliver(&mut self, delivered: Vec<Delivered>) {
         let mut bytes = 0;
         let mut deliveries = Vec::with_capacity(delivered.len());
+        let counters = &self.shared.counters;
+        counters.delivered_messages.add(delivered.len() as u64);
+        counters
+            .redelivered_messages
+            .add(delivered.iter().filter(|one| one.count > 1).count() as u64);
         for one in delivered {
             bytes += delivery::size(&one.message);
             deliveries.push(delivery::delivery(one, !self.open.direct));
