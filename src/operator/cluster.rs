@@ -261,10 +261,10 @@ impl Clusters {
         }
     }
 
-    /// Wakes the placement of one cluster; of all in the namespace if `name` is not known.
-    pub fn poke(&self, namespace: &str, name: Option<&str>) {
+    /// Wakes the placement of the cluster; of all in the namespace, or everywhere, if it is not named.
+    pub fn poke(&self, namespace: Option<&str>, name: Option<&str>) {
         for ((its_namespace, its_name), cluster) in &*self.0.lock() {
-            if its_namespace == namespace && name.is_none_or(|name| name == its_name) {
+            if namespace.is_none_or(|one| one == its_namespace) && name.is_none_or(|one| one == its_name) {
                 cluster.poke.notify_one();
             }
         }

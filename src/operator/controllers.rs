@@ -1,6 +1,6 @@
 //! The watches, and the loops that they drive.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tracing::Instrument;
 
@@ -84,15 +85,16 @@ async fn brokers(context: Arc<Context>, requests: Requests, place: Option<String
     let (store, writer) = reflector::store::<Broker>();
     let (known, forgetting) = (store.clone(), Arc::clone(&context));
     let at = place.map(str::to_owned);
+    let (seen, ending) = Generations::pair();
     let changes = watcher(api::<Broker>(&context, place), watcher::Config::default())
         .default_backoff()
         .reflect(writer)
-        .inspect_ok(move |event| forget(&forgetting, &known, event, at.as_deref()))
+        .inspect_ok(move |event| {
+            ending.forget(event);
+            forget(&forgetting, &known, event, at.as_deref());
+        })
         .applied_objects()
-        .try_filter_map({
-            let mut seen = Generations::default();
-            move |object| std::future::ready(Ok(seen.is_new(&object).then_some(object)))
-        });
+        .try_filter_map(move |object| std::future::ready(Ok(seen.is_new(&object).then_some(object))));
     let labelled = watcher::Config::default().labels(&format!("{NAME_LABEL}={}", names::APP_NAME));
     let controller = Controller::for_stream(changes, store)
         .with_config(Config::default().concurrency(CONCURRENCY))
@@ -122,20 +124,17 @@ async fn topics(context: Arc<Context>, place: Option<String>) {
     let place = place.as_deref();
     let (store, writer) = reflector::store::<Topic>();
     let waking = Arc::clone(&context);
+    let at = place.map(str::to_owned);
+    let (seen, ending) = Generations::pair();
     let changes = watcher(api::<Topic>(&context, place), watcher::Config::default())
         .default_backoff()
         .reflect(writer)
         .inspect_ok(move |event| {
-            // Placement looks at all topics of the cluster, also when one is gone.
-            if let Event::Apply(topic) | Event::Delete(topic) = event {
-                wake(&waking, topic);
-            }
+            ending.forget(event);
+            wake(&waking, event, at.as_deref());
         })
         .applied_objects()
-        .try_filter_map({
-            let mut seen = Generations::default();
-            move |object| std::future::ready(Ok(seen.is_new(&object).then_some(object)))
-        });
+        .try_filter_map(move |object| std::future::ready(Ok(seen.is_new(&object).then_some(object))));
     let ended = context.kube.term.ended.clone();
     Controller::for_stream(changes, store)
         .with_config(Config::default().concurrency(CONCURRENCY))
@@ -146,25 +145,47 @@ async fn topics(context: Arc<Context>, place: Option<String>) {
 }
 
 /// Which generation of each object was seen: our own writes of a status are no news.
-#[derive(Default)]
-struct Generations(std::collections::HashMap<String, Option<i64>>);
+#[derive(Clone, Default)]
+struct Generations(Arc<Mutex<HashMap<String, Option<i64>>>>);
 
 impl Generations {
-    fn is_new<K: Resource>(&mut self, object: &K) -> bool {
+    /// Two hands on the same.
+    fn pair() -> (Self, Self) {
+        let one = Self::default();
+        (one.clone(), one)
+    }
+
+    fn forget<K: Resource>(&self, event: &Event<K>) {
+        if let Event::Delete(object) = event {
+            self.0
+                .lock()
+                .remove(object.meta().uid.as_deref().unwrap_or_default());
+        }
+    }
+
+    fn is_new<K: Resource>(&self, object: &K) -> bool {
         let meta = object.meta();
         let uid = meta.uid.clone().unwrap_or_default();
-        self.0.insert(uid, meta.generation) != Some(meta.generation) || meta.deletion_timestamp.is_some()
+        self.0.lock().insert(uid, meta.generation) != Some(meta.generation)
+            || meta.deletion_timestamp.is_some()
     }
 }
 
-fn wake(context: &Context, topic: &Topic) {
-    let namespace = topic.meta().namespace.as_deref().unwrap_or_default();
-    let broker = topic
-        .0
-        .as_ref()
-        .ok()
-        .map(|topic| topic.spec.broker_ref.name.as_str());
-    context.clusters.poke(namespace, broker);
+/// Wakes placement, which looks at all topics of the cluster, also when one is gone.
+fn wake(context: &Context, event: &Event<Topic>, place: Option<&str>) {
+    match event {
+        Event::Apply(topic) | Event::Delete(topic) => {
+            let namespace = topic.meta().namespace.as_deref().unwrap_or_default();
+            let broker = topic
+                .0
+                .as_ref()
+                .ok()
+                .map(|topic| topic.spec.broker_ref.name.as_str());
+            context.clusters.poke(Some(namespace), broker);
+        }
+        Event::InitDone => context.clusters.poke(place, None),
+        _ => {}
+    }
 }
 
 /// Ends the tasks of MessageBrokers that are gone.

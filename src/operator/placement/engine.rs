@@ -33,6 +33,8 @@ const IDLE: Duration = Duration::from_secs(90);
 const GATHER: Duration = Duration::from_millis(15);
 /// How long new partitions wait for brokers that are about to serve.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A partition that cannot take appends is reported after this time.
+const LASTING: Duration = Duration::from_secs(2);
 /// For how long after the start brokers that are not connected yet are not reported as away.
 const STARTING: Duration = Duration::from_secs(8);
 
@@ -45,6 +47,7 @@ pub fn start(context: Arc<Context>, cluster: Arc<Cluster>) {
         known: BTreeMap::new(),
         unassigned_since: None,
         empty_since: None,
+        problem_since: BTreeMap::new(),
         blocked: BTreeMap::new(),
         autocreate: super::autocreate::Autocreate::default(),
         context,
@@ -62,6 +65,7 @@ struct Engine {
     known: BTreeMap<String, MessageTopicSpec>,
     unassigned_since: Option<Instant>,
     empty_since: Option<(u32, Instant)>,
+    problem_since: BTreeMap<(String, u32), Instant>,
     blocked: BTreeMap<String, u64>,
     autocreate: super::autocreate::Autocreate,
 }
@@ -147,6 +151,7 @@ impl Engine {
         self.tell(&directive, &listed, &plan);
         let busy = plan.waiting
             || stored
+            || !self.problem_since.is_empty()
             || directive.leaving.is_some()
             || !plan.moves.is_empty()
             || !plan.drops.is_empty();
@@ -220,15 +225,13 @@ impl Engine {
     fn model(&mut self, directive: &Directive, listed: &Listed) -> Model {
         let states = self.cluster.link_states();
         let generation = self.generation();
+        let lasting = self.lasting_problems(&states);
         let brokers: Vec<Broker> = directive
             .members
             .iter()
             .map(|member| {
                 let state = states.get(&member.name).cloned().unwrap_or_default();
-                let problems = state
-                    .problems
-                    .iter()
-                    .map(|problem| (problem.topic.clone(), problem.partition));
+                let problems: BTreeSet<(String, u32)> = problems(&state).collect();
                 Broker {
                     name: member.name.clone(),
                     ordinal: member.ordinal,
@@ -237,7 +240,8 @@ impl Engine {
                     stays: member.ordinal < directive.keep && Some(member.ordinal) != directive.leaving,
                     leaving: Some(member.ordinal) == directive.leaving,
                     held: self.disks.held(&member.name, state.connection).cloned(),
-                    problems: problems.collect(),
+                    lasting_problems: problems.intersection(&lasting).cloned().collect(),
+                    problems,
                 }
             })
             .collect();
@@ -262,6 +266,21 @@ impl Engine {
             brokers,
             topics,
         }
+    }
+
+    /// Every move brings a short one, which nobody need be told of.
+    fn lasting_problems(&mut self, states: &BTreeMap<String, LinkState>) -> BTreeSet<(String, u32)> {
+        let now = Instant::now();
+        let present: BTreeSet<(String, u32)> = states.values().flat_map(problems).collect();
+        self.problem_since.retain(|problem, _| present.contains(problem));
+        for problem in present {
+            self.problem_since.entry(problem).or_insert(now);
+        }
+        let lasting = self
+            .problem_since
+            .iter()
+            .filter(|(_, since)| now.duration_since(**since) >= LASTING);
+        lasting.map(|(problem, _)| problem.clone()).collect()
     }
 
     /// Whether publishers were hardly held back since the last look.
@@ -504,6 +523,11 @@ impl Engine {
             }
         }
     }
+}
+
+fn problems(state: &LinkState) -> impl Iterator<Item = (String, u32)> {
+    let problems = state.problems.iter();
+    problems.map(|problem| (problem.topic.clone(), problem.partition))
 }
 
 /// Brokers that have sealed entries, by the chains.

@@ -49,6 +49,8 @@ pub struct Broker {
     pub held: Option<BTreeMap<EntryKey, Held>>,
     /// Partitions that should be open there and cannot take appends yet: topic name and index.
     pub problems: BTreeSet<(String, u32)>,
+    /// Those of them that have lasted for so long that people should know.
+    pub lasting_problems: BTreeSet<(String, u32)>,
 }
 
 /// One topic.

@@ -39,7 +39,9 @@ fn note(model: &Model, topic: &str, partition: &PartitionStatus) -> String {
     };
     match model.broker(owner) {
         Some(broker) if broker.serving => {
-            let refused = broker.problems.contains(&(topic.to_owned(), partition.index));
+            let refused = broker
+                .lasting_problems
+                .contains(&(topic.to_owned(), partition.index));
             if refused {
                 format!("{owner} does not take appends yet")
             } else {

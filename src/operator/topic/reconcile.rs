@@ -25,7 +25,7 @@ pub async fn reconcile(context: &Arc<Context>, topic: &MessageTopic) -> Result<D
     let namespace = topic.metadata.namespace.as_deref().unwrap_or_default();
     let broker = &topic.spec.broker_ref.name;
     if context.clusters.get(namespace, broker).is_some() {
-        context.clusters.poke(namespace, Some(broker));
+        context.clusters.poke(Some(namespace), Some(broker));
         return Ok(LATER);
     }
     let kube: &Kube = &context.kube;
