@@ -69,6 +69,43 @@ async fn a_client_that_knows_one_broker_reaches_all_partitions() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_forwarded_is_throttled_and_the_rest_goes_on() {
+    let brokers = three().await;
+    let [a, b, c] = &brokers;
+    let mut wanted = Wanted::spread(&[a, b, c], 3);
+    wanted.apply(&[a, c]).await;
+    // orders-1 was never configured: it takes nothing yet.
+    let mut publisher = Publisher::orders(a).await;
+    let payloads = (0..3).map(|n| pb::Payload {
+        partition: Some(n),
+        ..payload(u64::from(n) + 1, b"x")
+    });
+    publisher.send(payloads.collect());
+    let said = publisher.acked(3).await;
+    let throttled: Vec<u64> = said
+        .into_iter()
+        .filter_map(|one| {
+            if let Response::Throttled(one) = one {
+                Some(one.sequences)
+            } else {
+                None
+            }
+        })
+        .flatten()
+        .collect();
+    assert_eq!(throttled, [2]);
+    wanted.apply(&[b]).await;
+    publisher.send(vec![pb::Payload {
+        partition: Some(1),
+        ..payload(2, b"x")
+    }]);
+    let Some(Response::Ack(ack)) = publisher.next().await.unwrap() else {
+        panic!("no ack")
+    };
+    assert_eq!((ack.payloads, ack.offsets[0].partition), (4, 1));
+}
+
+#[tokio::test]
 async fn a_direct_client_is_told_where_the_partition_is() {
     let brokers = three().await;
     let [a, b, c] = &brokers;

@@ -163,6 +163,10 @@ async fn what_was_acknowledged_is_there_after_kill_nine() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_are_cut_at_any_point_leave_nothing_behind() {
     let broker = one_broker(2, &[]).await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    broker.pressure().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let tasks_before = tasks();
     for round in 0..60u64 {
         let mut publisher = Publisher::orders(&broker).await;
         let subscriber = Subscriber::orders(&broker, "all").await;
@@ -198,6 +202,18 @@ async fn streams_that_are_cut_at_any_point_leave_nothing_behind() {
         .await;
     let (_, metrics) = broker.page("/metrics").await;
     assert!(metrics.contains("sluice_broker_inflight_bytes 0\n"), "{metrics}");
+    let gone = async {
+        while tasks() > tasks_before {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(5), gone).await;
+    assert!(
+        in_time.is_ok(),
+        "{} tasks before, {} after",
+        tasks_before,
+        tasks()
+    );
 }
 
 #[tokio::test]

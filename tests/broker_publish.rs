@@ -221,6 +221,88 @@ async fn an_unknown_topic_is_not_found_or_wanted() {
     assert!(broker.pressure().await.wanted_topics.is_empty());
 }
 
+#[tokio::test]
+async fn what_does_not_fit_into_the_brokers_memory_is_throttled_and_taken_when_it_comes_again() {
+    let broker = one_broker(
+        1,
+        &["--max-message-bytes", "1000", "--max-inflight-bytes", "1500"],
+    )
+    .await;
+    let mut publisher = Publisher::orders(&broker).await;
+    // Together they are more than the broker holds; the credit of bytes lets them through.
+    let large = |sequence| payload(sequence, &[0; 700]);
+    let mut stored = std::collections::BTreeSet::new();
+    let mut again: Vec<u64> = vec![1, 2];
+    for _ in 0..50 {
+        for &sequence in &again {
+            publisher.send(vec![large(sequence)]);
+        }
+        let count = again.len() as u64;
+        let mut throttled = Vec::new();
+        let target = publisher_payloads(&mut publisher, count, &mut throttled).await;
+        assert_eq!(target, count);
+        stored.extend(
+            again
+                .iter()
+                .copied()
+                .filter(|sequence| !throttled.contains(sequence)),
+        );
+        again = throttled;
+        if again.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(stored.into_iter().collect::<Vec<_>>(), [1, 2]);
+    let status = broker
+        .client()
+        .await
+        .send(pb::SendRequest {
+            topic: "orders".to_owned(),
+            payloads: vec![large(3), large(4), large(5)],
+            ..pb::SendRequest::default()
+        })
+        .await;
+    assert!(status.is_ok(), "alone, anything passes: {status:?}");
+}
+
+/// Reads until so many more payloads are settled.
+async fn publisher_payloads(publisher: &mut Publisher, count: u64, throttled: &mut Vec<u64>) -> u64 {
+    let before = publisher.settled;
+    while publisher.settled < before + count {
+        match publisher.next().await.unwrap().expect("the stream goes on") {
+            Response::Ack(ack) => publisher.settled = ack.payloads,
+            Response::Throttled(some) => throttled.extend(some.sequences),
+            _ => {}
+        }
+    }
+    publisher.settled - before
+}
+
+#[tokio::test]
+async fn a_call_ends_at_its_deadline() {
+    let broker = one_broker(1, &[]).await;
+    let mut wanted = Wanted::spread(&[&broker], 1);
+    wanted.configuration.generation = 5;
+    wanted.configuration.auto_create_topics = true;
+    wanted.apply(&[&broker]).await;
+    let mut request = tonic::Request::new(pb::SendRequest {
+        topic: "invoices".to_owned(),
+        payloads: vec![payload(1, b"x")],
+        ..pb::SendRequest::default()
+    });
+    request.set_timeout(Duration::from_millis(200));
+    let began = std::time::Instant::now();
+    let status = broker.client().await.send(request).await.unwrap_err();
+    assert!(
+        matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled),
+        "{status}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(5));
+    broker
+        .pressure_becomes("the call is gone", |report| report.streams == 1)
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_small_messages_beside_a_stalled_consumer_closes_no_connection() {
     let broker = one_broker(4, &[]).await;

@@ -128,6 +128,11 @@ impl Partition {
         (view.open.is_some(), view.owner.clone(), view.epoch)
     }
 
+    /// Whether appends are taken here.
+    pub fn is_ours(&self) -> bool {
+        self.view.read().open.is_some()
+    }
+
     /// Queues a batch for the log, in the order of the calls, and returns at once. The permit is given back when
     /// the batch is committed. With a producer, messages it has stored before are not stored again.
     ///

@@ -302,6 +302,8 @@ pub struct Publisher {
     requests: mpsc::UnboundedSender<pb::PublishRequest>,
     pub responses: Streaming<pb::PublishResponse>,
     pub welcome: pb::PublishWelcome,
+    /// Payloads that were settled, for tests that count.
+    pub settled: u64,
 }
 
 impl Publisher {
@@ -323,6 +325,7 @@ impl Publisher {
             requests,
             responses,
             welcome: pb::PublishWelcome::default(),
+            settled: 0,
         };
         match publisher.next().await? {
             Some(Published::Welcome(welcome)) => publisher.welcome = welcome,

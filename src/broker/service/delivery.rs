@@ -83,7 +83,7 @@ pub(super) fn delivery(delivered: Delivered, wraps: bool) -> pb::Delivery {
             delivered.token
         },
         key: message.key,
-        headers: payload::headers(&message.headers),
+        headers: payload::headers(message.headers),
         body: message.body,
         published_at: Some(message.published_at.into()),
         producer_id: message.producer,

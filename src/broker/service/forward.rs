@@ -9,7 +9,7 @@ use tonic::Code;
 
 use super::payload;
 use super::shared::Shared;
-use crate::broker::store::{AppendError, NewMessage, NotAppended};
+use crate::broker::store::{AppendError, NewMessage, NotAppended, Partition};
 use crate::pb;
 
 /// Messages of one batch for one partition.
@@ -119,26 +119,21 @@ impl Delivery {
                 part.partition
             )));
         };
-        let (is_ours, owner, epoch) = partition.owner();
-        if is_ours {
+        if partition.is_ours() {
             return self.append(partition, part).await;
         }
         if !self.may_forward {
-            return Step::Again(Why::Moved {
-                address: self.shared.peers.address(&owner),
-                epoch,
-            });
+            return Step::Again(elsewhere(&self.shared, partition));
         }
+        let (_, owner, _) = partition.owner();
         if owner.is_empty() || owner == self.shared.name {
-            return Step::Again(Why::Later(format!(
-                "no broker takes appends for partition {} now",
-                part.partition
-            )));
+            let text = format!("no broker takes appends for partition {} now", part.partition);
+            return Step::Again(Why::Later(text));
         }
         self.send(&owner, part).await
     }
 
-    async fn append(&self, partition: &crate::broker::store::Partition, part: &mut Part) -> Step {
+    async fn append(&self, partition: &Partition, part: &mut Part) -> Step {
         let count = part.messages.len() as u32;
         let entering = self.shared.channel.enter(count, part.bytes, self.arrived);
         let Ok(permit) = tokio::time::timeout_at(self.deadline.into(), entering).await else {
@@ -211,6 +206,21 @@ impl Delivery {
             Ok(Err(status)) => Step::Again(Why::Later(format!("broker {owner}: {}", status.message()))),
             Err(_) => Step::Again(Why::Later(format!("broker {owner} did not answer in time"))),
         }
+    }
+}
+
+/// Why a partition that is not open here takes nothing here.
+pub(super) fn elsewhere(shared: &Shared, partition: &Partition) -> Why {
+    let (_, owner, epoch) = partition.owner();
+    if owner == shared.name {
+        return Why::Later(format!(
+            "partition {} is being taken over here",
+            partition.index()
+        ));
+    }
+    Why::Moved {
+        address: shared.peers.address(&owner),
+        epoch,
     }
 }
 

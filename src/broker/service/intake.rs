@@ -166,7 +166,7 @@ impl Session {
     }
 
     /// Answers the payloads of a part that was not stored, each by its sequence.
-    pub(super) fn refuse(&mut self, round: u64, part: Part, why: Why) {
+    pub(super) fn refuse(&mut self, round: u64, part: &Part, why: Why) {
         let messages = part.messages.len() as u64;
         if let Some(round) = self.rounds.get_mut(round) {
             round.open -= 1;

@@ -9,6 +9,7 @@ mod fence;
 mod forward;
 mod intake;
 pub mod outbox;
+mod owners;
 mod payload;
 mod peer;
 pub mod peer_client;
@@ -25,6 +26,7 @@ mod subscribe;
 mod subscribe_out;
 mod token;
 mod topology;
+mod ways;
 
 pub use broker::BrokerService;
 pub use control::ControlService;

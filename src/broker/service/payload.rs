@@ -130,7 +130,7 @@ impl Spread {
         if self.fixed {
             return;
         }
-        let is_ours = |partition: &Arc<Partition>| partition.owner().0;
+        let is_ours = |partition: &Arc<Partition>| partition.is_ours();
         for _ in 0..topic.partitions.len() {
             self.next = self.next.wrapping_add(1);
             let index = self.next as usize % topic.partitions.len();
@@ -159,7 +159,7 @@ pub(super) fn message(payload: pb::Payload) -> NewMessage {
 pub(super) fn payload(message: &NewMessage, partition: u32) -> pb::Payload {
     pb::Payload {
         key: message.key.clone(),
-        headers: headers(&message.headers),
+        headers: headers(message.headers.clone()),
         body: message.body.clone(),
         sequence: message.sequence,
         partition: Some(partition),
@@ -167,13 +167,10 @@ pub(super) fn payload(message: &NewMessage, partition: u32) -> pb::Payload {
 }
 
 /// Headers for the wire.
-pub(super) fn headers(headers: &[(String, bytes::Bytes)]) -> Vec<pb::Header> {
+pub(super) fn headers(headers: Vec<(String, bytes::Bytes)>) -> Vec<pb::Header> {
     headers
-        .iter()
-        .map(|(name, value)| pb::Header {
-            name: name.clone(),
-            value: value.clone(),
-        })
+        .into_iter()
+        .map(|(name, value)| pb::Header { name, value })
         .collect()
 }
 

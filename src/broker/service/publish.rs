@@ -19,7 +19,7 @@ use tonic::{Status, Streaming};
 use super::clock::StreamClock;
 use super::credit::{Grant, Open, Share};
 use super::fence::Fence;
-use super::forward::{Delivery, Part, Stored, Undelivered, Why, why};
+use super::forward::{Part, Stored, Undelivered};
 use super::intake::Forming;
 use super::outbox::{Outbox, OutboxStream};
 use super::payload::{Spread, check_producer};
@@ -28,14 +28,14 @@ use super::rounds::Rounds;
 use super::shared::Shared;
 use super::signals::Signals;
 use crate::broker::channel::Permit;
-use crate::broker::store::{AppendError, AppendTicket, Appended, NotAppended, TopicView};
+use crate::broker::store::{AppendError, AppendTicket, Appended, TopicView};
 use crate::pb;
 use crate::pb::publish_request::Request;
 
 /// A stream must open within this time.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a forwarded part is tried before its payloads are answered `Throttled`.
-const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// A refused payload should come again after this time.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// After a GoAway, what clients had sent before they read it is still taken for this long.
@@ -100,8 +100,8 @@ pub(super) struct Waiting {
     pub(super) part: Part,
 }
 
-type Committing = ReusableBoxFuture<'static, Result<Vec<Appended>, AppendError>>;
-type Forwarded = (Way, Result<Stored, Undelivered>);
+pub(super) type Committing = ReusableBoxFuture<'static, Result<Vec<Appended>, AppendError>>;
+pub(super) type Forwarded = (Way, Result<Stored, Undelivered>);
 
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
@@ -109,6 +109,8 @@ pub(super) struct Session {
     pub(super) open: pb::PublishOpen,
     pub(super) topic: TopicView,
     _share: Share,
+    /// What acknowledgements promise.
+    pub(super) durability: pb::Durability,
     pub(super) clock: StreamClock,
     pub(super) spread: Spread,
     pub(super) fence: Fence,
@@ -122,13 +124,13 @@ pub(super) struct Session {
     pub(super) forming: Option<Forming>,
     pub(super) rounds: Rounds,
     pub(super) waiting: VecDeque<Waiting>,
-    entering: Option<ReusableBoxFuture<'static, Permit>>,
-    is_entering: bool,
-    appended: VecDeque<(Way, AppendTicket)>,
-    committing: Option<Committing>,
-    committing_way: Option<Way>,
-    lanes: HashMap<u32, VecDeque<Waiting>>,
-    forwards: FuturesUnordered<BoxFuture<'static, Forwarded>>,
+    pub(super) entering: Option<ReusableBoxFuture<'static, Permit>>,
+    pub(super) is_entering: bool,
+    pub(super) appended: VecDeque<(Way, AppendTicket)>,
+    pub(super) committing: Option<Committing>,
+    pub(super) committing_way: Option<Way>,
+    pub(super) lanes: HashMap<u32, VecDeque<Waiting>>,
+    pub(super) forwards: FuturesUnordered<BoxFuture<'static, Forwarded>>,
 }
 
 impl Session {
@@ -143,6 +145,7 @@ impl Session {
         Self {
             clock: StreamClock::new(Arc::clone(&shared.clocks)),
             spread: Spread::new(&open.producer_id),
+            durability: shared.durability(),
             shared,
             outbox,
             open,
@@ -176,7 +179,7 @@ impl Session {
                 }),
                 partitions: self.topic.partitions.len() as u32,
                 max_message_bytes: limits.max_message_bytes,
-                durability: self.shared.durability().into(),
+                durability: self.durability.into(),
                 broker: self.shared.name.clone(),
             });
         });
@@ -270,6 +273,7 @@ impl Session {
             self.outbox.push(|out| out.credit(credit));
             self.tick(Instant::now());
         }
+        self.durability = self.shared.durability();
         match self.shared.store.topic(&self.open.topic) {
             Some(topic) => {
                 self.topic = topic;
@@ -280,231 +284,6 @@ impl Session {
                 self.open.topic
             ))),
         }
-    }
-
-    /// Lets parts go on, in the order in which they came.
-    fn pump(&mut self) {
-        while !self.is_entering {
-            if self.waiting.is_empty() && !self.close_round() {
-                return;
-            }
-            let Some(front) = self.waiting.front() else {
-                continue;
-            };
-            let (partition, count, bytes, arrived) = (
-                front.part.partition,
-                front.part.messages.len() as u32,
-                front.part.bytes,
-                front.arrived,
-            );
-            if self.lanes.contains_key(&partition) {
-                self.forward_front();
-                continue;
-            }
-            if self.is_fenced() {
-                if let Some(waiting) = self.waiting.pop_front() {
-                    self.refuse(waiting.round, waiting.part, Why::Later(FENCED.to_owned()));
-                }
-                continue;
-            }
-            let owner = self
-                .topic
-                .partitions
-                .get(partition as usize)
-                .map(|partition| partition.owner());
-            match owner {
-                Some((true, ..)) => {
-                    let channel = Arc::clone(&self.shared.channel);
-                    let entering = async move { channel.enter(count, bytes, arrived).await };
-                    match &mut self.entering {
-                        Some(future) => future.set(entering),
-                        empty => *empty = Some(ReusableBoxFuture::new(entering)),
-                    }
-                    self.is_entering = true;
-                }
-                Some((false, owner, epoch)) if self.open.direct => {
-                    let address = self.shared.peers.address(&owner);
-                    if let Some(waiting) = self.waiting.pop_front() {
-                        self.refuse(waiting.round, waiting.part, Why::Moved { address, epoch });
-                    }
-                }
-                _ => self.forward_front(),
-            }
-        }
-    }
-
-    /// Whether earlier payloads of the first part's partition were refused while it waited.
-    fn is_fenced(&self) -> bool {
-        let Some(part) = self.waiting.front().map(|front| &front.part) else {
-            return false;
-        };
-        let Some(first) = part.messages.first() else {
-            return false;
-        };
-        self.fence.blocks(part.partition, first.sequence)
-    }
-
-    /// There is room for the first part that waits: into the log with it.
-    fn entered(&mut self, permit: Permit) {
-        self.is_entering = false;
-        let Some(Waiting {
-            round,
-            arrived,
-            mut part,
-        }) = self.waiting.pop_front()
-        else {
-            return;
-        };
-        let way = Way {
-            round,
-            partition: part.partition,
-            messages: part.messages.len() as u64,
-            bytes: part.bytes,
-        };
-        let Some(partition) = self.topic.partitions.get(part.partition as usize) else {
-            return self.refuse(
-                round,
-                part,
-                Why::Later("the partition is not here now".to_owned()),
-            );
-        };
-        match partition.append(std::mem::take(&mut part.messages), &self.open.producer_id, permit) {
-            Ok(ticket) => {
-                self.shared.counters.accepted_messages.add(way.messages);
-                self.appended.push_back((way, ticket));
-                self.watch_commit();
-            }
-            Err(NotAppended { error, messages }) => {
-                part.messages = messages;
-                if matches!(error, AppendError::Moved { .. }) && !self.open.direct {
-                    self.waiting.push_front(Waiting { round, arrived, part });
-                    self.forward_front();
-                } else {
-                    let why = why(&self.shared, error);
-                    self.refuse(round, part, why);
-                }
-            }
-        }
-    }
-
-    fn watch_commit(&mut self) {
-        if self.committing_way.is_none()
-            && let Some((way, ticket)) = self.appended.pop_front()
-        {
-            match &mut self.committing {
-                Some(future) => future.set(ticket.done()),
-                empty => *empty = Some(ReusableBoxFuture::new(ticket.done())),
-            }
-            self.committing_way = Some(way);
-        }
-    }
-
-    fn committed(&mut self, result: Result<Vec<Appended>, AppendError>) -> Result<(), Status> {
-        let Some(way) = self.committing_way.take() else {
-            return Ok(());
-        };
-        let appended = result.map_err(|error| {
-            Status::unavailable(format!(
-                "{error}; what was not acknowledged may be stored or not: send it again"
-            ))
-        })?;
-        let duplicates = appended.iter().filter(|one| one.duplicate).count() as u64;
-        let last = appended.iter().map(|one| one.offset.0).max();
-        self.stored(way, last, duplicates);
-        let counters = &self.shared.counters;
-        counters.acked_messages.add(way.messages);
-        counters.acked_bytes.add(way.bytes);
-        self.watch_commit();
-        Ok(())
-    }
-
-    fn stored(&mut self, way: Way, last: Option<u64>, duplicates: u64) {
-        if let Some(round) = self.rounds.get_mut(way.round) {
-            round.open -= 1;
-            round.duplicates += duplicates;
-            round.offsets.extend(last.map(|offset| pb::PartitionOffset {
-                partition: way.partition,
-                offset,
-            }));
-        }
-    }
-
-    /// Sends the first part that waits on its careful way.
-    fn forward_front(&mut self) {
-        let Some(waiting) = self.waiting.pop_front() else {
-            return;
-        };
-        let partition = waiting.part.partition;
-        match self.lanes.get_mut(&partition) {
-            Some(lane) => lane.push_back(waiting),
-            None => {
-                self.lanes.insert(partition, VecDeque::new());
-                self.start_forward(waiting);
-            }
-        }
-    }
-
-    fn start_forward(&mut self, waiting: Waiting) {
-        let way = Way {
-            round: waiting.round,
-            partition: waiting.part.partition,
-            messages: waiting.part.messages.len() as u64,
-            bytes: waiting.part.bytes,
-        };
-        let delivery = Delivery {
-            shared: Arc::clone(&self.shared),
-            topic: self.open.topic.clone(),
-            producer: self.open.producer_id.clone(),
-            arrived: waiting.arrived,
-            deadline: Instant::now() + FORWARD_TIMEOUT,
-            may_forward: !self.open.direct,
-        };
-        self.forwards
-            .push(async move { (way, delivery.run(waiting.part).await) }.boxed());
-    }
-
-    fn forwarded(&mut self, way: Way, result: Result<Stored, Undelivered>) -> Result<(), Status> {
-        match result {
-            Ok(stored) => self.stored(way, stored.offsets.iter().copied().max(), stored.duplicates),
-            Err(Undelivered {
-                why: Why::Failed(text),
-                ..
-            }) => return Err(Status::unavailable(text)),
-            Err(Undelivered {
-                part,
-                why: why @ Why::Never(_),
-            }) => self.refuse(way.round, part, why),
-            Err(Undelivered { part, why }) => {
-                self.refuse(way.round, part, why);
-                // Those behind it would overtake it.
-                for waiting in self.lanes.remove(&way.partition).unwrap_or_default() {
-                    self.refuse(waiting.round, waiting.part, Why::Later(FENCED.to_owned()));
-                }
-            }
-        }
-        match self.lanes.get_mut(&way.partition).and_then(VecDeque::pop_front) {
-            Some(next) => self.start_forward(next),
-            None => {
-                self.lanes.remove(&way.partition);
-            }
-        }
-        Ok(())
-    }
-
-    /// Acknowledges what is settled.
-    fn settle(&mut self) {
-        let Some(mut settled) = self
-            .rounds
-            .take_settled(self.forming.as_ref().map(Forming::lowest))
-        else {
-            return;
-        };
-        settled.ack.durability = self.shared.durability().into();
-        self.unsettled.0 -= settled.messages;
-        self.unsettled.1 -= settled.bytes;
-        self.outbox
-            .push(|out| out.ack(settled.ack, settled.messages, settled.bytes));
-        self.tick(Instant::now());
     }
 
     /// Tells the clocks how the stream is.

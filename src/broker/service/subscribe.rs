@@ -35,8 +35,8 @@ const BATCH: Budget = Budget {
 };
 /// A client that settles this often without reading the answers is cut off.
 const MOST_UNREAD_ANSWERS: usize = 1 << 18;
-/// How often a member without credit looks whether messages wait, and lost brokers are tried again.
-const TICK: Duration = Duration::from_millis(100);
+/// How often a member without credit looks whether messages wait.
+const TICK: Duration = Duration::from_millis(500);
 /// After a GoAway, answers are still taken for this long.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -122,26 +122,26 @@ async fn wait_for_topic(
 
 type Settling = ReusableBoxFuture<'static, Vec<Result<(), Refused>>>;
 
-struct Session {
-    shared: Arc<Shared>,
-    outbox: Arc<Outbox<SubscribeOut>>,
-    open: pb::SubscribeOpen,
-    topic: TopicView,
-    member: Member,
+pub(super) struct Session {
+    pub(super) shared: Arc<Shared>,
+    pub(super) outbox: Arc<Outbox<SubscribeOut>>,
+    pub(super) open: pb::SubscribeOpen,
+    pub(super) topic: TopicView,
+    pub(super) member: Member,
     /// Messages and bytes that may still be delivered.
-    credit: (u64, u64),
-    starving_since: Option<Instant>,
-    answers: Answers,
-    settling: Option<Settling>,
-    settling_tokens: Vec<Bytes>,
-    remotes: HashMap<Arc<str>, Remote>,
-    remote_id: u64,
+    pub(super) credit: (u64, u64),
+    pub(super) starving_since: Option<Instant>,
+    pub(super) answers: Answers,
+    pub(super) settling: Option<Settling>,
+    pub(super) settling_tokens: Vec<Bytes>,
+    pub(super) remotes: HashMap<Arc<str>, Remote>,
+    pub(super) remote_id: u64,
     /// When brokers that were lost are tried again.
-    retry_at: Option<Instant>,
+    pub(super) retry_at: Option<Instant>,
     /// Messages of other brokers that wait for credit, with their bytes.
-    held: VecDeque<(pb::Delivery, u64)>,
-    events: mpsc::Sender<Event>,
-    heard: mpsc::Receiver<Event>,
+    pub(super) held: VecDeque<(pb::Delivery, u64)>,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) heard: mpsc::Receiver<Event>,
 }
 
 impl Session {
@@ -202,7 +202,7 @@ impl Session {
                     }
                 },
                 () = self.outbox.taken(), if !has_room => {}
-                () = tokio::time::sleep(TICK), if needs_tick => {
+                () = tokio::time::sleep(if self.retry_at.is_some() { TICK / 5 } else { TICK }), if needs_tick => {
                     if self.retry_at.is_some_and(|at| at <= Instant::now()) {
                         self.retry_at = None;
                         self.follow_owners();
@@ -280,7 +280,7 @@ impl Session {
                 out.settled(pb::Settled {
                     settled: Vec::new(),
                     refused,
-                })
+                });
             });
         }
     }
@@ -323,99 +323,13 @@ impl Session {
         self.push(deliveries, bytes);
     }
 
-    fn push(&mut self, deliveries: Vec<pb::Delivery>, bytes: u64) {
+    pub(super) fn push(&mut self, deliveries: Vec<pb::Delivery>, bytes: u64) {
         let count = deliveries.len() as u64;
         let counters = &self.shared.counters;
         counters.bytes_out.add(bytes);
         self.credit.0 = self.credit.0.saturating_sub(count);
         self.credit.1 = self.credit.1.saturating_sub(bytes);
         self.outbox.push(|out| out.deliver(deliveries, bytes));
-    }
-
-    /// Sends what other brokers sent ahead, as far as the client's credit, and lets them send more.
-    fn release(&mut self) {
-        let mut deliveries = Vec::new();
-        let mut bytes = 0;
-        while self.credit.0 > deliveries.len() as u64 && self.credit.1 > bytes {
-            let Some((delivery, size)) = self.held.pop_front() else {
-                break;
-            };
-            bytes += size;
-            deliveries.push(delivery);
-        }
-        if !deliveries.is_empty() {
-            self.push(deliveries, bytes);
-        }
-        if self.credit.0 > 0 && self.credit.1 > 0 && self.held.is_empty() {
-            let owners = self.remotes.len() as u64 + 1;
-            for remote in self.remotes.values_mut() {
-                remote.grant(self.credit, owners);
-            }
-        }
-    }
-
-    /// Subscribes at brokers that became owners, and leaves those that own nothing any more.
-    fn follow_owners(&mut self) {
-        let Some(topic) = self.shared.store.topic(&self.open.topic) else {
-            return;
-        };
-        self.topic = topic;
-        if self.open.direct {
-            return;
-        }
-        let owners: Vec<String> = self
-            .topic
-            .partitions
-            .iter()
-            .map(|partition| partition.owner())
-            .filter(|(is_ours, owner, _)| !is_ours && !owner.is_empty() && *owner != self.shared.name)
-            .map(|(_, owner, _)| owner)
-            .collect();
-        self.remotes
-            .retain(|known, _| owners.iter().any(|owner| **owner == **known));
-        for owner in owners {
-            let owner: Arc<str> = owner.into();
-            if !self.remotes.contains_key(&owner) && self.retry_at.is_none() {
-                self.remote_id += 1;
-                let open = self.open.clone();
-                let remote = Remote::open(&self.shared, &owner, self.remote_id, open, self.events.clone());
-                self.remotes.insert(owner, remote);
-            }
-        }
-    }
-
-    fn hear(&mut self, event: Event) {
-        let Event { owner, id, said } = event;
-        let Some(remote) = self.remotes.get_mut(&owner).filter(|remote| remote.id == id) else {
-            return;
-        };
-        match said {
-            Ok(Response::Deliveries(batch)) => {
-                let mut bytes = 0;
-                for mut one in batch.deliveries {
-                    let size = delivery::wire_size(&one);
-                    bytes += size;
-                    one.token = token::wrap(&owner, &one.token);
-                    self.held.push_back((one, size));
-                    remote.received(1, 0);
-                }
-                remote.received(0, bytes);
-            }
-            Ok(Response::Settled(mut settled)) => {
-                settle::wrap(&mut settled, &owner);
-                self.outbox.push(|out| out.settled(settled));
-            }
-            Ok(Response::Unavailable(unavailable)) => {
-                self.outbox
-                    .push(|out| out.say(Response::Unavailable(unavailable)));
-            }
-            Ok(_) => {}
-            Err(status) => {
-                tracing::debug!(%owner, %status, "a subscription at another broker ended; trying again");
-                self.remotes.remove(&owner);
-                self.retry_at = Some(Instant::now() + TICK * 2);
-            }
-        }
     }
 
     /// The starved clock runs while messages wait and the client granted nothing for them.

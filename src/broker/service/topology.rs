@@ -45,7 +45,7 @@ pub(super) fn topology(configuration: &pb::Configuration, topics: &[String]) -> 
     let wanted = configuration
         .topics
         .iter()
-        .filter(|topic| topics.is_empty() || topics.iter().any(|name| *name == topic.name));
+        .filter(|topic| topics.is_empty() || topics.contains(&topic.name));
     pb::Topology {
         generation: configuration.generation,
         brokers: configuration

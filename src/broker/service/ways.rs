@@ -1,0 +1,239 @@
+//! The ways of a publish stream's parts: through the channel into the log here, in the order in which they came, or
+//! the careful way of [`super::forward`]; and the acknowledgement of what arrived.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::FutureExt;
+use tokio_util::sync::ReusableBoxFuture;
+use tonic::Status;
+
+use super::forward::{Delivery, Stored, Undelivered, Why, elsewhere, why};
+use super::intake::Forming;
+use super::publish::{FENCED, FORWARD_TIMEOUT, Session, Waiting, Way};
+use crate::broker::channel::Permit;
+use crate::broker::store::{AppendError, Appended, NotAppended};
+use crate::pb;
+
+impl Session {
+    /// Lets parts go on, in the order in which they came.
+    pub(super) fn pump(&mut self) {
+        while !self.is_entering {
+            if self.waiting.is_empty() && !self.close_round() {
+                return;
+            }
+            let Some(front) = self.waiting.front() else {
+                continue;
+            };
+            let (partition, count, bytes, arrived) = (
+                front.part.partition,
+                front.part.messages.len() as u32,
+                front.part.bytes,
+                front.arrived,
+            );
+            if self.lanes.contains_key(&partition) {
+                self.forward_front();
+                continue;
+            }
+            if self.is_fenced() {
+                if let Some(waiting) = self.waiting.pop_front() {
+                    self.refuse(waiting.round, &waiting.part, Why::Later(FENCED.to_owned()));
+                }
+                continue;
+            }
+            match self.topic.partitions.get(partition as usize) {
+                Some(ours) if ours.is_ours() => {
+                    let channel = Arc::clone(&self.shared.channel);
+                    let entering = async move { channel.enter(count, bytes, arrived).await };
+                    match &mut self.entering {
+                        Some(future) => future.set(entering),
+                        empty => *empty = Some(ReusableBoxFuture::new(entering)),
+                    }
+                    self.is_entering = true;
+                }
+                Some(other) if self.open.direct => {
+                    let why = elsewhere(&self.shared, other);
+                    if let Some(waiting) = self.waiting.pop_front() {
+                        self.refuse(waiting.round, &waiting.part, why);
+                    }
+                }
+                _ => self.forward_front(),
+            }
+        }
+    }
+
+    /// Whether earlier payloads of the first part's partition were refused while it waited.
+    fn is_fenced(&self) -> bool {
+        let Some(part) = self.waiting.front().map(|front| &front.part) else {
+            return false;
+        };
+        let Some(first) = part.messages.first() else {
+            return false;
+        };
+        self.fence.blocks(part.partition, first.sequence)
+    }
+
+    /// There is room for the first part that waits: into the log with it.
+    pub(super) fn entered(&mut self, permit: Permit) {
+        self.is_entering = false;
+        let Some(Waiting {
+            round,
+            arrived,
+            mut part,
+        }) = self.waiting.pop_front()
+        else {
+            return;
+        };
+        let way = Way {
+            round,
+            partition: part.partition,
+            messages: part.messages.len() as u64,
+            bytes: part.bytes,
+        };
+        let Some(partition) = self.topic.partitions.get(part.partition as usize) else {
+            return self.refuse(
+                round,
+                &part,
+                Why::Later("the partition is not here now".to_owned()),
+            );
+        };
+        match partition.append(std::mem::take(&mut part.messages), &self.open.producer_id, permit) {
+            Ok(ticket) => {
+                self.shared.counters.accepted_messages.add(way.messages);
+                self.appended.push_back((way, ticket));
+                self.watch_commit();
+            }
+            Err(NotAppended { error, messages }) => {
+                part.messages = messages;
+                if matches!(error, AppendError::Moved { .. }) && !self.open.direct {
+                    self.waiting.push_front(Waiting { round, arrived, part });
+                    self.forward_front();
+                } else {
+                    let why = why(&self.shared, error);
+                    self.refuse(round, &part, why);
+                }
+            }
+        }
+    }
+
+    fn watch_commit(&mut self) {
+        if self.committing_way.is_none()
+            && let Some((way, ticket)) = self.appended.pop_front()
+        {
+            match &mut self.committing {
+                Some(future) => future.set(ticket.done()),
+                empty => *empty = Some(ReusableBoxFuture::new(ticket.done())),
+            }
+            self.committing_way = Some(way);
+        }
+    }
+
+    pub(super) fn committed(&mut self, result: Result<Vec<Appended>, AppendError>) -> Result<(), Status> {
+        let Some(way) = self.committing_way.take() else {
+            return Ok(());
+        };
+        let appended = result.map_err(|error| {
+            Status::unavailable(format!(
+                "{error}; what was not acknowledged may be stored or not: send it again"
+            ))
+        })?;
+        let duplicates = appended.iter().filter(|one| one.duplicate).count() as u64;
+        let last = appended.iter().map(|one| one.offset.0).max();
+        self.stored(way, last, duplicates);
+        let counters = &self.shared.counters;
+        counters.acked_messages.add(way.messages);
+        counters.acked_bytes.add(way.bytes);
+        self.watch_commit();
+        Ok(())
+    }
+
+    fn stored(&mut self, way: Way, last: Option<u64>, duplicates: u64) {
+        if let Some(round) = self.rounds.get_mut(way.round) {
+            round.open -= 1;
+            round.duplicates += duplicates;
+            round.offsets.extend(last.map(|offset| pb::PartitionOffset {
+                partition: way.partition,
+                offset,
+            }));
+        }
+    }
+
+    /// Sends the first part that waits on its careful way.
+    fn forward_front(&mut self) {
+        let Some(waiting) = self.waiting.pop_front() else {
+            return;
+        };
+        let partition = waiting.part.partition;
+        match self.lanes.get_mut(&partition) {
+            Some(lane) => lane.push_back(waiting),
+            None => {
+                self.lanes.insert(partition, VecDeque::new());
+                self.start_forward(waiting);
+            }
+        }
+    }
+
+    fn start_forward(&mut self, waiting: Waiting) {
+        let way = Way {
+            round: waiting.round,
+            partition: waiting.part.partition,
+            messages: waiting.part.messages.len() as u64,
+            bytes: waiting.part.bytes,
+        };
+        let delivery = Delivery {
+            shared: Arc::clone(&self.shared),
+            topic: self.open.topic.clone(),
+            producer: self.open.producer_id.clone(),
+            arrived: waiting.arrived,
+            deadline: Instant::now() + FORWARD_TIMEOUT,
+            may_forward: !self.open.direct,
+        };
+        self.forwards
+            .push(async move { (way, delivery.run(waiting.part).await) }.boxed());
+    }
+
+    pub(super) fn forwarded(&mut self, way: Way, result: Result<Stored, Undelivered>) -> Result<(), Status> {
+        match result {
+            Ok(stored) => self.stored(way, stored.offsets.iter().copied().max(), stored.duplicates),
+            Err(Undelivered {
+                why: Why::Failed(text),
+                ..
+            }) => return Err(Status::unavailable(text)),
+            Err(Undelivered {
+                part,
+                why: why @ Why::Never(_),
+            }) => self.refuse(way.round, &part, why),
+            Err(Undelivered { part, why }) => {
+                self.refuse(way.round, &part, why);
+                // Those behind it would overtake it.
+                for waiting in self.lanes.remove(&way.partition).unwrap_or_default() {
+                    self.refuse(waiting.round, &waiting.part, Why::Later(FENCED.to_owned()));
+                }
+            }
+        }
+        match self.lanes.get_mut(&way.partition).and_then(VecDeque::pop_front) {
+            Some(next) => self.start_forward(next),
+            None => {
+                self.lanes.remove(&way.partition);
+            }
+        }
+        Ok(())
+    }
+
+    /// Acknowledges what is settled.
+    pub(super) fn settle(&mut self) {
+        let Some(mut settled) = self
+            .rounds
+            .take_settled(self.forming.as_ref().map(Forming::lowest))
+        else {
+            return;
+        };
+        settled.ack.durability = self.durability.into();
+        self.unsettled.0 -= settled.messages;
+        self.unsettled.1 -= settled.bytes;
+        self.outbox
+            .push(|out| out.ack(settled.ack, settled.messages, settled.bytes));
+        self.tick(Instant::now());
+    }
+}
