@@ -299,7 +299,7 @@ async fn a_call_ends_at_its_deadline() {
     );
     assert!(began.elapsed() < Duration::from_secs(5));
     broker
-        .pressure_becomes("the call is gone", |report| report.streams == 1)
+        .pressure_becomes("the call is gone", |report| report.streams == 0)
         .await;
 }
 

@@ -41,7 +41,7 @@ pub struct Counters {
     pub forwarded_messages: Counter,
     /// Connections open now.
     pub connections: Gauge,
-    /// Streams and calls open now.
+    /// Streams and calls of publishers and subscribers open now.
     pub streams: Gauge,
     /// Publish streams open now.
     pub publish_streams: Gauge,

@@ -143,11 +143,11 @@ pub async fn run(
         shared: Arc::clone(&shared),
         refusals,
     };
-    let mut data = AbortOnDropHandle::new(tokio::spawn(data.run(stop.clone())));
+    let data = AbortOnDropHandle::new(tokio::spawn(data.run(stop.clone())));
     // The operator is answered until all is done: it may seal and configure while clients are drained.
     let control_stop = Stop {
         drain: CancellationToken::new(),
-        kill: stop.kill.clone(),
+        kill: CancellationToken::new(),
     };
     let mut control = AbortOnDropHandle::new(tokio::spawn(control.run(control_stop.clone())));
     tracing::info!(broker = %args.name, standalone = args.standalone, "serving");
@@ -162,13 +162,11 @@ pub async fn run(
         .await;
     shared.drain();
     stop.drain.cancel();
-    if tokio::time::timeout_at(cut, &mut data).await.is_err() {
-        tracing::warn!("connections were still open at the end of the grace period");
-    }
+    drained(&shared, data, cut, &stop.kill).await;
     control_stop.drain.cancel();
     let soon = cut.min(tokio::time::Instant::now() + Duration::from_secs(1));
     let _ = tokio::time::timeout_at(soon, &mut control).await;
-    stop.kill.cancel();
+    control_stop.kill.cancel();
     if tokio::time::timeout_at(deadline, shared.store.close())
         .await
         .is_err()
@@ -178,6 +176,32 @@ pub async fn run(
     stopped.cancel();
     tracing::info!(broker = %args.name, "stopped");
     Ok(())
+}
+
+/// Waits until clients have their last answers, then closes what is still open: a client may keep a connection, or
+/// a watch of the health, for as long as it likes.
+async fn drained(
+    shared: &Shared,
+    mut data: AbortOnDropHandle<()>,
+    cut: tokio::time::Instant,
+    kill: &CancellationToken,
+) {
+    let answered = async {
+        while shared.counters.streams.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // The last frames are on their way.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    tokio::select! {
+        _ = &mut data => return,
+        () = answered => {}
+        () = tokio::time::sleep_until(cut) => {
+            tracing::warn!("clients were still served at the end of the grace period");
+        }
+    }
+    kill.cancel();
+    let _ = tokio::time::timeout(Duration::from_millis(200), &mut data).await;
 }
 
 /// Opens the store, which may take a while after a crash, and puts the services' state together.

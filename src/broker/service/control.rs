@@ -8,7 +8,6 @@ use futures::{Stream, StreamExt};
 use tokio::time::MissedTickBehavior;
 use tonic::{Request, Response, Status};
 
-use super::credit::Open;
 use super::shared::Shared;
 use crate::broker::pressure::Reporter;
 use crate::broker::store::EntryId;
@@ -87,14 +86,10 @@ impl Control for ControlService {
                 .map_err(|_| Status::invalid_argument("the interval is negative"))?
                 .clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL),
         };
-        let open = Open::stream(&self.shared.counters);
         let mut reporter = Reporter::new(Arc::clone(&self.shared));
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let reports = tokio_stream::wrappers::IntervalStream::new(ticks).map(move |_| {
-            let _ = &open;
-            Ok(reporter.report())
-        });
+        let reports = tokio_stream::wrappers::IntervalStream::new(ticks).map(move |_| Ok(reporter.report()));
         Ok(Response::new(Box::pin(reports)))
     }
 

@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
+use super::credit::Open;
+
 /// What is sent next. Implementations merge what can be merged, so that it stays bounded while nobody takes.
 pub trait Queue: Default + Send + 'static {
     /// A response.
@@ -94,12 +96,14 @@ impl<Q: Queue> Drop for EndOnDrop<Q> {
 pub struct OutboxStream<Q: Queue> {
     outbox: Arc<Outbox<Q>>,
     _task: AbortOnDropHandle<()>,
+    /// Counted until the last answer is with the transport.
+    _open: Open,
     ended: bool,
 }
 
 impl<Q: Queue> OutboxStream<Q> {
-    /// Runs `session` for as long as the stream lives.
-    pub fn spawn<F>(outbox: Arc<Outbox<Q>>, session: F) -> Self
+    /// Runs `session` for as long as the stream lives, and counts it as `open`.
+    pub fn spawn<F>(outbox: Arc<Outbox<Q>>, open: Open, session: F) -> Self
     where
         F: Future<Output = Result<(), Status>> + Send + 'static,
     {
@@ -111,6 +115,7 @@ impl<Q: Queue> OutboxStream<Q> {
         Self {
             outbox,
             _task: AbortOnDropHandle::new(task),
+            _open: open,
             ended: false,
         }
     }

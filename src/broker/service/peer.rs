@@ -5,7 +5,6 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::control::entry;
-use super::credit::Open;
 use super::shared::Shared;
 use crate::pb;
 use crate::pb::peer_server::Peer;
@@ -28,7 +27,6 @@ impl PeerService {
 #[tonic::async_trait]
 impl Peer for PeerService {
     async fn read(&self, request: Request<pb::ReadRequest>) -> Result<Response<pb::ReadResponse>, Status> {
-        let _stream = Open::stream(&self.shared.counters);
         let request = request.into_inner();
         let entry = entry(request.entry)?;
         let max_bytes = match request.max_bytes {
@@ -48,7 +46,6 @@ impl Peer for PeerService {
         &self,
         request: Request<pb::HandoffRequest>,
     ) -> Result<Response<pb::HandoffResponse>, Status> {
-        let _stream = Open::stream(&self.shared.counters);
         let entry = entry(request.into_inner().entry)?;
         let response = self
             .shared

@@ -51,8 +51,9 @@ pub(super) fn serve(
     requests: Streaming<pb::PublishRequest>,
 ) -> OutboxStream<PublishOut> {
     let outbox = Outbox::new();
+    let open = Open::stream(&shared.counters);
     let session = run(shared, requests, Arc::clone(&outbox));
-    OutboxStream::spawn(outbox, session)
+    OutboxStream::spawn(outbox, open, session)
 }
 
 async fn run(
@@ -60,7 +61,6 @@ async fn run(
     mut requests: Streaming<pb::PublishRequest>,
     outbox: Arc<Outbox<PublishOut>>,
 ) -> Result<(), Status> {
-    let _stream = Open::stream(&shared.counters);
     let first = tokio::time::timeout(OPEN_TIMEOUT, requests.message())
         .await
         .map_err(|_| Status::deadline_exceeded("the stream was not opened; send PublishOpen first"))??;

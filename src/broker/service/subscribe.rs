@@ -46,8 +46,9 @@ pub(super) fn serve(
     requests: Streaming<pb::SubscribeRequest>,
 ) -> OutboxStream<SubscribeOut> {
     let outbox = Outbox::new();
+    let open = Open::stream(&shared.counters);
     let session = run(shared, requests, Arc::clone(&outbox));
-    OutboxStream::spawn(outbox, session)
+    OutboxStream::spawn(outbox, open, session)
 }
 
 async fn run(
@@ -55,7 +56,6 @@ async fn run(
     mut requests: Streaming<pb::SubscribeRequest>,
     outbox: Arc<Outbox<SubscribeOut>>,
 ) -> Result<(), Status> {
-    let _stream = Open::stream(&shared.counters);
     let first = tokio::time::timeout(OPEN_TIMEOUT, requests.message())
         .await
         .map_err(|_| Status::deadline_exceeded("the stream was not opened; send SubscribeOpen first"))??;
