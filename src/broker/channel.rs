@@ -203,3 +203,104 @@ impl Drop for Permit {
         state.admit();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    async fn enter(channel: &Arc<Channel>, messages: u32) -> Permit {
+        channel
+            .enter(messages, u64::from(messages) * 10, Instant::now())
+            .await
+    }
+
+    #[tokio::test]
+    async fn a_batch_larger_than_the_capacity_passes() {
+        let channel = Channel::new(4);
+        let permit = enter(&channel, 100).await;
+        assert_eq!(channel.inside(), (100, 1000));
+        assert!(enter(&channel, 1).now_or_never().is_none());
+        drop(permit);
+        assert_eq!(channel.inside(), (0, 0));
+        enter(&channel, 1).now_or_never().expect("there is room");
+    }
+
+    #[tokio::test]
+    async fn first_come_first_served() {
+        let channel = Channel::new(1);
+        let first = enter(&channel, 1).await;
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = Vec::new();
+        for n in 0..5 {
+            let (channel, order) = (Arc::clone(&channel), Arc::clone(&order));
+            tasks.push(tokio::spawn(async move {
+                let permit = enter(&channel, 3).await;
+                order.lock().push(n);
+                drop(permit);
+            }));
+            tokio::task::yield_now().await;
+        }
+        drop(first);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(*order.lock(), [0, 1, 2, 3, 4]);
+    }
+
+    #[tokio::test]
+    async fn a_pool_made_smaller_than_what_is_inside_fills_again_when_it_has_emptied() {
+        let channel = Channel::new(10);
+        let permits = futures::future::join_all((0..10).map(|_| enter(&channel, 1))).await;
+        channel.set_capacity(2);
+        assert_eq!(channel.capacity(), 2);
+        let mut waiting = Box::pin(enter(&channel, 1));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        let mut permits = permits.into_iter();
+        permits.by_ref().take(8).for_each(drop);
+        assert!(waiting.as_mut().now_or_never().is_none(), "two are inside still");
+        drop(permits.next());
+        let entered = waiting.now_or_never().expect("one place is free");
+        channel.set_capacity(3);
+        let _another = enter(&channel, 1)
+            .now_or_never()
+            .expect("a larger pool admits at once");
+        drop(entered);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_goes_away_leaves_nothing_behind() {
+        let channel = Channel::new(1);
+        let first = enter(&channel, 1).await;
+        let mut gone_in_queue = Box::pin(enter(&channel, 1));
+        let mut gone_when_admitted = Box::pin(enter(&channel, 1));
+        let mut last = Box::pin(enter(&channel, 1));
+        for waiting in [&mut gone_in_queue, &mut gone_when_admitted, &mut last] {
+            assert!(waiting.as_mut().now_or_never().is_none());
+        }
+        drop(gone_in_queue);
+        drop(first);
+        // It was let in and is not polled any more.
+        assert_eq!(channel.inside(), (1, 10));
+        drop(gone_when_admitted);
+        let permit = last.now_or_never().expect("the next one is let in");
+        drop(permit);
+        assert_eq!(channel.inside(), (0, 0));
+        assert!(channel.state.lock().waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn sojourn_is_what_passed_since_the_last_look() {
+        let channel = Channel::new(10);
+        assert_eq!(channel.take_sojourn(), Sojourn::default());
+        let arrived = Instant::now().checked_sub(Duration::from_millis(50)).unwrap();
+        drop(channel.enter(1, 1, arrived).await);
+        drop(channel.enter(1, 1, Instant::now()).await);
+        let sojourn = channel.take_sojourn();
+        assert_eq!(sojourn.count, 2);
+        assert!(sojourn.min < Duration::from_millis(20), "{sojourn:?}");
+        assert!(sojourn.p99 >= Duration::from_millis(49), "{sojourn:?}");
+        assert_eq!(channel.take_sojourn(), Sojourn::default());
+    }
+}

@@ -1,7 +1,10 @@
 //! Consumer groups: who has which message, until when, and what is done.
 
+mod delivering;
 mod hub;
 mod member;
+mod seats;
+mod settling;
 mod state;
 mod token;
 

@@ -206,3 +206,141 @@ pub(crate) fn snapshot(from: &Path) -> tempfile::TempDir {
     }
     to
 }
+
+/// Stores that reach each other by name, unless they are cut off.
+#[derive(Debug, Default)]
+pub(crate) struct Wire {
+    stores: Mutex<std::collections::BTreeMap<String, std::sync::Weak<Store>>>,
+    pub(crate) cut: AtomicBool,
+    pub(crate) reads: AtomicU64,
+}
+
+impl Wire {
+    pub(crate) fn join(self: &Arc<Self>, name: &str, store: &Arc<Store>) {
+        self.stores.lock().insert(name.to_owned(), Arc::downgrade(store));
+        store.set_peers(Arc::<Self>::clone(self));
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<Store>, String> {
+        if self.cut.load(Ordering::SeqCst) {
+            return Err("cut off".to_owned());
+        }
+        self.stores
+            .lock()
+            .get(name)
+            .and_then(std::sync::Weak::upgrade)
+            .ok_or_else(|| "not there".to_owned())
+    }
+}
+
+impl crate::broker::peer::PeerReader for Wire {
+    fn read<'a>(
+        &'a self,
+        control_address: &'a str,
+        request: pb::ReadRequest,
+    ) -> crate::broker::peer::PeerFuture<'a, pb::ReadResponse> {
+        Box::pin(async move {
+            self.reads.fetch_add(1, Ordering::SeqCst);
+            let id = EntryId::from_wire(&request.entry.unwrap());
+            self.find(control_address)?
+                .read_batches(&id, request.position, request.max_bytes)
+                .await
+        })
+    }
+
+    fn handoff<'a>(
+        &'a self,
+        control_address: &'a str,
+        request: pb::HandoffRequest,
+    ) -> crate::broker::peer::PeerFuture<'a, pb::HandoffResponse> {
+        Box::pin(async move {
+            let id = EntryId::from_wire(&request.entry.unwrap());
+            self.find(control_address)?.handoff(&id).await
+        })
+    }
+}
+
+/// Configures a store with one topic "orders" of one partition.
+pub(crate) fn place(store: &Store, broker: &str, generation: u64, chain: Vec<pb::ChainEntry>) -> Vec<String> {
+    let configuration = configuration(broker, generation, vec![topic("orders", vec![chain])]);
+    store
+        .configure(&configuration)
+        .unwrap()
+        .into_iter()
+        .map(|problem| problem.reason)
+        .collect()
+}
+
+/// Waits until something holds.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..2000 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    panic!("never: {what}");
+}
+
+pub(crate) const ALL: crate::broker::group::Budget = crate::broker::group::Budget {
+    messages: 10_000,
+    bytes: 1 << 30,
+};
+
+/// The next deliveries; what cannot be served is passed over.
+pub(crate) async fn deliveries(
+    member: &mut crate::broker::group::Member,
+    budget: crate::broker::group::Budget,
+) -> Vec<crate::broker::group::Delivered> {
+    loop {
+        match member.next(budget).await {
+            crate::broker::group::Next::Deliveries(delivered) => return delivered,
+            crate::broker::group::Next::Unavailable(..) => {}
+            crate::broker::group::Next::Gone => panic!("the topic is gone"),
+        }
+    }
+}
+
+/// So many deliveries, in as many calls as it takes.
+pub(crate) async fn take(
+    member: &mut crate::broker::group::Member,
+    count: usize,
+) -> Vec<crate::broker::group::Delivered> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        let messages = (count - all.len()) as u64;
+        let budget = crate::broker::group::Budget { messages, ..ALL };
+        let wait = std::time::Duration::from_secs(60);
+        all.extend(
+            tokio::time::timeout(wait, deliveries(member, budget))
+                .await
+                .expect("messages come"),
+        );
+    }
+    all
+}
+
+pub(crate) fn texts(delivered: &[crate::broker::group::Delivered]) -> Vec<String> {
+    delivered
+        .iter()
+        .map(|one| String::from_utf8_lossy(&one.message.body).into_owned())
+        .collect()
+}
+
+/// Whether nothing comes for a while.
+pub(crate) async fn nothing_comes(member: &mut crate::broker::group::Member) -> bool {
+    let wait = std::time::Duration::from_millis(300);
+    tokio::time::timeout(wait, deliveries(member, ALL)).await.is_err()
+}
+
+/// Acknowledges everything.
+pub(crate) async fn ack(
+    member: &crate::broker::group::Member,
+    delivered: &[crate::broker::group::Delivered],
+) {
+    let answers = delivered
+        .iter()
+        .map(|one| (one.token.clone(), crate::broker::group::Answer::Ack))
+        .collect();
+    assert!(member.settle(answers).await.iter().all(Result::is_ok));
+}

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::hub::{Hub, Settling, Taken, message_bytes};
+use super::delivering::{Taken, message_bytes};
+use super::hub::Hub;
+use super::settling::Settling;
 use super::{Answer, Budget, Delivered, Next, Refused, Start};
 use crate::broker::partition::read::ReadError;
 use crate::broker::store::{Offset, Store, StoredMessage};

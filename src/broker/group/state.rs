@@ -437,3 +437,7 @@ fn settle_on(offset: u64, spans: &[Span]) -> u64 {
     }
     at
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

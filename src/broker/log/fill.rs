@@ -144,7 +144,7 @@ impl Fill {
     }
 
     fn zero(&self, file: &File, from: u64, to: u64) -> bool {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let mut at = from;
         while at < to {
             let len = (to - at).min(ZEROS.len() as u64);

@@ -285,9 +285,12 @@ fn read_back(options: &JournalOptions, visitor: &mut dyn Visitor) -> std::io::Re
             end,
             whole: !damaged,
         };
-        if known_end.is_none() && !damaged {
-            // What is beyond was never acknowledged; the next records must not meet it.
-            file.set_len(end)?;
+        if known_end.is_none() {
+            if !damaged {
+                // What is beyond was never acknowledged; the next records must not meet it.
+                file.set_len(end)?;
+            }
+            // What a killed process had written and not synced is served from now on, so it must be durable.
             file.sync_all()?;
         }
     }

@@ -54,6 +54,12 @@ impl Append {
     /// Finds out which messages are new and where each of them is or will be.
     fn place(&self, state: &mut EntryState, now: u64) -> AppendReply {
         let id = &self.entry.id;
+        if state.phase == Phase::Opening {
+            return Err(AppendError::Unavailable(format!(
+                "partition {} of {} could not be opened on the disk yet",
+                id.partition, id.topic
+            )));
+        }
         if state.phase != Phase::Open {
             let (partition, epoch) = (id.partition, id.epoch);
             return Err(AppendError::Moved {

@@ -107,8 +107,11 @@ fn begin(change: &mut Change, entry: &Entry, state: &mut EntryState) -> Result<b
     let copying = matches!(state.phase, Phase::Copying { .. });
     match change {
         Change::Open => {
-            state.phase = Phase::Open;
-            Ok(true)
+            let opening = state.phase == Phase::Opening;
+            if opening {
+                state.phase = Phase::Open;
+            }
+            Ok(opening)
         }
         Change::Seal => match state.phase {
             Phase::Open => {

@@ -35,7 +35,7 @@ impl Run {
 
     fn find(&self, sequence: u64) -> Option<u64> {
         let from = sequence.checked_sub(self.sequence)?;
-        let index = if self.step == 0 { 0 } else { from / self.step };
+        let index = from.checked_div(self.step).unwrap_or(0);
         (index < self.len && index * self.step == from).then_some(self.offset + index)
     }
 

@@ -82,6 +82,10 @@ impl Store {
         for topic in self.all_topics() {
             let settings = topic.settings();
             for partition in topic.partitions() {
+                let open = partition.view().open.clone();
+                if let Some(open) = open.filter(|open| open.state().phase == Phase::Opening) {
+                    drop(partition.submit(&open, Change::Open));
+                }
                 self.trim(&partition, &settings);
             }
         }

@@ -169,7 +169,12 @@ impl Store {
                 Phase::Open | Phase::Opening if partition.is_sealing(id) => {
                     Err("being sealed here".to_owned())
                 }
-                Phase::Open | Phase::Opening => Ok(entry),
+                Phase::Open => Ok(entry),
+                Phase::Opening => {
+                    // The disk may have been full. It is written once, however often it is asked for.
+                    drop(partition.submit(&entry, Change::Open));
+                    Ok(entry)
+                }
                 Phase::Sealed => Err(SEALED_HERE.to_owned()),
                 Phase::Copying { .. } | Phase::Dropped => {
                     Err(format!("its entry is here already, {phase:?}"))

@@ -94,9 +94,9 @@ impl Store {
             Start::Latest => Offset(spans.last().map_or(0, |span| span.end)),
             Start::Offset(offset) => offset,
             Start::Time(time) => {
-                let millis = time
-                    .duration_since(SystemTime::UNIX_EPOCH)
-                    .map_or(0, |since| since.as_nanos().div_ceil(1_000_000) as u64);
+                // The journal keeps whole milliseconds, rounded down.
+                let since = time.duration_since(SystemTime::UNIX_EPOCH);
+                let millis = since.map_or(0, |since| since.as_millis() as u64);
                 let mut found = spans.last().map_or(0, |span| span.end);
                 // Backwards, up to the first entry that has something older. What an entry elsewhere has is not
                 // known: it may be new enough.

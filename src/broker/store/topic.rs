@@ -45,7 +45,7 @@ impl Settings {
     /// From the wire.
     pub(crate) fn from_wire(topic: &crate::pb::TopicConfiguration) -> Self {
         let duration = |wire: &prost_types::Duration| Duration::try_from(*wire).ok().filter(|d| !d.is_zero());
-        let retention = topic.retention.clone().unwrap_or_default();
+        let retention = topic.retention.unwrap_or_default();
         Self {
             ack_deadline: topic
                 .ack_deadline

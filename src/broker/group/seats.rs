@@ -1,0 +1,145 @@
+//! What a group's lock protects: its partitions, its members, and whose turn it is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::settling::Telling;
+use super::state::GroupState;
+use super::{Budget, Start};
+use crate::broker::partition::entry::Entry;
+use crate::broker::partition::ops::Change;
+use crate::broker::partition::{Partition, Span};
+use crate::broker::store::Store;
+
+/// What the lock protects.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) start: Start,
+    pub(super) parts: BTreeMap<u32, Part>,
+    pub(super) seats: BTreeMap<u64, Seat>,
+    pub(super) next_seat: u64,
+    pub(super) last_part: u32,
+    pub(super) last_woken: u64,
+}
+
+/// The group in one partition.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) partition: Arc<Partition>,
+    pub(super) entry: Arc<Entry>,
+    /// The group's name.
+    pub(super) name: String,
+    pub(super) state: GroupState,
+    pub(super) told_floor: u64,
+    /// Not before this, because of that.
+    pub(super) blocked: Option<(Instant, String)>,
+}
+
+/// A member.
+#[derive(Debug, Default)]
+pub(super) struct Seat {
+    pub(super) held: u64,
+    pub(super) waiting: bool,
+    pub(super) wake: Arc<Notify>,
+}
+
+impl Part {
+    /// What can be read now; what is gone by retention is done.
+    pub(super) fn spans(&mut self, store: &Store) -> Vec<Span> {
+        let spans = self.partition.spans(&store.registry);
+        if let Some(first) = spans.first() {
+            self.state.trim(first.start, &spans);
+        }
+        spans
+    }
+
+    /// Queues what changed for the journal.
+    pub(super) fn tell(&mut self) -> Option<Telling> {
+        let delta = self.state.take_untold(self.told_floor)?;
+        self.told_floor = delta.floor;
+        let partition = self.partition.index();
+        let epoch = self.entry.id.epoch;
+        let name = self.name.clone();
+        let answer = self
+            .partition
+            .submit(&self.entry, Change::Progress(name, delta.clone()));
+        Some(Telling {
+            partition,
+            epoch,
+            delta,
+            answer,
+        })
+    }
+}
+
+impl Inner {
+    pub(super) fn part(&mut self, partition: u32, epoch: u64) -> Option<&mut Part> {
+        self.parts
+            .get_mut(&partition)
+            .filter(|part| part.entry.id.epoch == epoch)
+    }
+
+    /// How many messages a member may take: all that it asks for, or its fair share of everything that is
+    /// outstanding or available if others wait.
+    pub(super) fn share(&self, member: u64, budget: Budget, store: &Store) -> u64 {
+        const MOST: u64 = 4096;
+        if budget.bytes == 0 {
+            return 0;
+        }
+        let most = budget.messages.min(MOST);
+        let others_wait = self.seats.iter().any(|(&id, seat)| id != member && seat.waiting);
+        if !others_wait {
+            return most;
+        }
+        let held: u64 = self.seats.values().map(|seat| seat.held).sum();
+        let available: u64 = self
+            .parts
+            .values()
+            .map(|part| part.state.available(&part.partition.spans(&store.registry)))
+            .sum();
+        let share = (held + available).div_ceil(self.seats.len().max(1) as u64);
+        let mine = self.seats.get(&member).map_or(0, |seat| seat.held);
+        most.min(share.saturating_sub(mine))
+    }
+
+    /// Wakes the next member that waits, in turn.
+    pub(super) fn wake_one(&mut self) {
+        let after = self
+            .seats
+            .range(self.last_woken + 1..)
+            .find(|(_, seat)| seat.waiting);
+        let next = after
+            .or_else(|| self.seats.iter().find(|(_, seat)| seat.waiting))
+            .map(|(&id, _)| id);
+        if let Some(id) = next
+            && let Some(seat) = self.seats.get_mut(&id)
+        {
+            seat.waiting = false;
+            seat.wake.notify_one();
+            self.last_woken = id;
+        }
+    }
+
+    pub(super) fn wake_all(&mut self) {
+        for seat in self.seats.values_mut() {
+            seat.waiting = false;
+            seat.wake.notify_one();
+        }
+    }
+
+    /// Counts anew what each member has, after partitions left.
+    pub(super) fn count_held(&mut self) {
+        let mut held: BTreeMap<u64, u64> = BTreeMap::new();
+        for part in self.parts.values() {
+            for (member, count) in part.state.held_by_member() {
+                *held.entry(member).or_default() += count;
+            }
+        }
+        for (id, seat) in &mut self.seats {
+            seat.held = held.get(id).copied().unwrap_or(0);
+        }
+    }
+}
