@@ -58,6 +58,8 @@ pub struct Directive {
     pub settle: Duration,
     /// Nothing may move.
     pub frozen: bool,
+    /// Another one whenever `leaving` changes: what was found before that says nothing about this drain.
+    pub drain: u64,
 }
 
 /// What is known of the brokers and their partitions.
@@ -75,6 +77,8 @@ pub struct Facts {
     pub waiting_for: String,
     /// The ordinal that these two speak of.
     pub leaving: Option<u32>,
+    /// The directive's number of the drain.
+    pub drain: u64,
     /// The leaving broker holds nothing.
     pub empty: bool,
     /// It has held nothing for long enough.
@@ -157,14 +161,25 @@ impl Cluster {
     }
 
     /// Publishes what the reconcile wants, if it is anything new.
-    pub fn direct(&self, directive: Directive) {
+    pub fn direct(&self, mut directive: Directive) {
         self.directive.send_if_modified(|present| {
-            if present.as_deref() == Some(&directive) {
+            let before = present.as_deref();
+            let same_drain = before.is_some_and(|before| before.leaving == directive.leaving);
+            directive.drain = before.map_or(0, |before| before.drain) + u64::from(!same_drain);
+            if before == Some(&directive) {
                 return false;
             }
-            *present = Some(Arc::new(directive));
+            *present = Some(Arc::new(directive.clone()));
             true
         });
+    }
+
+    /// The broker that has held nothing for long enough, if that was found out about the present drain.
+    pub fn settled(&self, facts: &Facts) -> Option<u32> {
+        let directive = self.directive.borrow();
+        let present = directive.as_deref()?;
+        let valid = facts.settled && facts.drain == present.drain && facts.leaving == present.leaving;
+        facts.leaving.filter(|_| valid)
     }
 
     /// Publishes what was found, and asks for a reconcile if that matters to it.

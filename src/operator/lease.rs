@@ -298,9 +298,6 @@ impl Elector {
 
     /// Gives the Lease up, so that another operator need not wait for it to run out.
     async fn release(&self) {
-        if self.terms.borrow().is_none() {
-            return;
-        }
         self.lost("it is shutting down");
         let released = tokio::time::timeout(Duration::from_secs(3), async {
             let Some(mut lease) = self.api.get_opt(&self.name).await? else {

@@ -2,8 +2,9 @@
 
 use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::observe::Observed;
+use super::observe::{Observed, is_ready};
 
 /// Something that only a person can put right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ impl Problem {
     }
 }
 
+/// A pod that has not been ready for so long is broken.
+const PATIENCE_SECONDS: i64 = 20;
 /// The marker of the default class.
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
@@ -99,6 +102,27 @@ fn list(classes: &[StorageClass]) -> String {
     } else {
         names.join(", ")
     }
+}
+
+/// Whether the pod does not serve and, by what is known, will not by itself: it has a problem, or was not ready for
+/// long.
+pub fn is_broken(pod: &Pod, now: &Time) -> bool {
+    if is_ready(pod) {
+        return false;
+    }
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref());
+    let ready = conditions
+        .unwrap_or_default()
+        .iter()
+        .find(|condition| condition.type_ == "Ready");
+    let since = ready
+        .and_then(|condition| condition.last_transition_time.as_ref())
+        .or(pod.metadata.creation_timestamp.as_ref());
+    let long = since.is_some_and(|since| now.0.duration_since(since.0).as_secs() >= PATIENCE_SECONDS);
+    long || pod_problem(pod).is_some()
 }
 
 fn pod_problem(pod: &Pod) -> Option<Problem> {

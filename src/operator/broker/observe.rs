@@ -69,7 +69,11 @@ pub async fn observe(kube: &Kube, namespace: &str, name: &str) -> Result<Option<
         kube.list::<Pod>(namespace, &selector),
         kube.list::<PersistentVolumeClaim>(namespace, &selector),
     )?;
-    let pods = by_ordinal(pods, name);
+    let mut pods = by_ordinal(pods, name);
+    if let Some(set) = &stateful_set {
+        // Labels alone do not make a pod ours: one of a StatefulSet before this one has the same.
+        pods.retain(|(_, pod)| !is_of_another(pod, set));
+    }
     let claims = by_ordinal(claims, &format!("{DATA}-{name}"));
     let classes = if claims.iter().any(|(_, claim)| is_pending(claim)) {
         classes(kube).await
@@ -95,6 +99,12 @@ pub async fn observe(kube: &Kube, namespace: &str, name: &str) -> Result<Option<
         classes,
         referenced,
     }))
+}
+
+fn is_of_another(pod: &Pod, set: &StatefulSet) -> bool {
+    let mut owners = pod.metadata.owner_references.iter().flatten();
+    let controller = owners.find(|owner| owner.controller == Some(true));
+    controller.is_some_and(|owner| Some(&owner.uid) != set.metadata.uid.as_ref())
 }
 
 fn by_ordinal<K: kube::Resource>(objects: Vec<K>, prefix: &str) -> Vec<(u32, K)> {

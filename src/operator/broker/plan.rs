@@ -176,6 +176,8 @@ pub struct PodView {
     pub updated: bool,
     /// It serves, to Kubernetes and to the operator.
     pub serving: bool,
+    /// It does not serve and, by what is known, will not by itself.
+    pub broken: bool,
     /// It is being deleted.
     pub ending: bool,
 }
@@ -184,7 +186,7 @@ pub struct PodView {
 /// only while all others serve.
 pub fn restart(pods: &[PodView], size: u32, draining: bool) -> Option<u32> {
     let outdated = |pod: &&PodView| !pod.updated && !pod.ending;
-    let broken = pods.iter().filter(outdated).find(|pod| !pod.serving);
+    let broken = pods.iter().filter(outdated).find(|pod| pod.broken);
     if let Some(pod) = broken {
         return Some(pod.ordinal);
     }

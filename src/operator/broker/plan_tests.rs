@@ -164,6 +164,7 @@ fn pod(ordinal: u32, updated: bool, serving: bool) -> PodView {
         ordinal,
         updated,
         serving,
+        broken: !serving,
         ending: false,
     }
 }
@@ -190,6 +191,9 @@ fn a_broken_broker_is_recovered_first_wherever_it_is() {
     let pods = [pod(0, false, false), pod(1, false, true), pod(2, false, true)];
     assert_eq!(restart(&pods, 3, false), Some(0));
     assert_eq!(restart(&pods, 3, true), Some(0));
+    let mut starting = pods;
+    starting[0].broken = false;
+    assert_eq!(restart(&starting, 3, false), None, "it may serve in a moment");
     let mut ending = pods;
     ending[0].ending = true;
     assert_eq!(restart(&ending, 3, false), None);

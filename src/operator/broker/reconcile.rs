@@ -168,7 +168,7 @@ impl<'a> Pass<'a> {
                 Some(_) => u32::MAX,
             },
             drain: before.and_then(|status| status.drain.as_ref()),
-            settled: self.facts.leaving.filter(|_| self.facts.settled),
+            settled: self.cluster.settled(&self.facts),
             leftovers: &leftovers,
             delete_claims: self.observed.broker.spec.storage.retention_policy.when_scaled
                 == VolumeFate::Delete,
@@ -261,6 +261,7 @@ impl<'a> Pass<'a> {
             leaving: scale.leaving,
             settle: self.validated.settle,
             frozen: spec.paused,
+            drain: 0,
         }
     }
 
@@ -315,6 +316,7 @@ impl<'a> Pass<'a> {
                 updated: updated.contains(&name),
                 // A ready pod that the operator cannot reach is not restarted as a broken one.
                 serving: ready && (connected || !updated.contains(&name)),
+                broken: health::is_broken(pod, &self.now),
                 ending: pod.metadata.deletion_timestamp.is_some(),
             }
         };
@@ -323,7 +325,7 @@ impl<'a> Pass<'a> {
         let restart = plan::restart(&views, scale.replicas, scale.leaving.is_some());
         // Healthy brokers wait until it is known that all of them serve.
         let restart = restart
-            .filter(|ordinal| settled || views.iter().any(|one| one.ordinal == *ordinal && !one.serving));
+            .filter(|ordinal| settled || views.iter().any(|one| one.ordinal == *ordinal && one.broken));
         let pod = self
             .observed
             .pods

@@ -455,6 +455,7 @@ impl Engine {
         let mut facts = Facts {
             generation: self.generation(),
             leaving: directive.leaving,
+            drain: directive.drain,
             moving: !plan.moves.is_empty() || !plan.assign.is_empty(),
             ..Facts::default()
         };
