@@ -1,6 +1,6 @@
 //! Every entry on this disk, and how they are found again after a start.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -20,6 +20,8 @@ pub(crate) struct Registry {
     last_number: AtomicU32,
     /// The highest term of the operator's leader that was seen.
     pub(crate) term: AtomicU64,
+    /// Segments with damage: a person may want to look at them, so they are not deleted.
+    pub(crate) damaged_segments: BTreeSet<u32>,
 }
 
 impl Registry {
@@ -96,6 +98,7 @@ pub(crate) struct Recovery {
     term: u64,
     /// Damage that does not say whose it was.
     unknown: Vec<FrameAt>,
+    damaged_segments: BTreeSet<u32>,
     /// What was found damaged, for the log.
     pub(crate) problems: Vec<String>,
 }
@@ -132,6 +135,7 @@ impl Recovery {
             entries: RwLock::new(entries),
             last_number: AtomicU32::new(self.last_number),
             term: AtomicU64::new(self.term),
+            damaged_segments: self.damaged_segments,
         }
     }
 
@@ -263,6 +267,7 @@ impl Visitor for Recovery {
 
     fn damage(&mut self, damage: &Damage) {
         let at = damage.at;
+        self.damaged_segments.insert(at.segment);
         self.problems.push(format!(
             "segment {} offset {}: {} bytes are damaged ({})",
             at.segment,

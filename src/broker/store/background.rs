@@ -1,6 +1,5 @@
 //! What happens without being asked: deadlines, retention.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -165,7 +164,7 @@ impl Store {
         if finished.is_empty() {
             return;
         }
-        let mut live = BTreeSet::new();
+        let mut live = self.registry.damaged_segments.clone();
         for entry in self.registry.all() {
             let state = entry.state();
             live.extend(state.index.iter().map(|piece| piece.at.segment));
