@@ -1,5 +1,12 @@
 //! That `sluice bench` sees what goes wrong, and says so in its exit code.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on ends"
+)]
+
 mod client_support;
 
 use std::process::Output;

@@ -1,5 +1,12 @@
 //! What the command line says, and what it ends with.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on ends"
+)]
+
 mod client_support;
 
 use std::process::{Output, Stdio};

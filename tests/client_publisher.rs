@@ -1,5 +1,12 @@
 //! What a publisher keeps to, whatever the brokers do to it.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on ends"
+)]
+
 mod client_support;
 
 use std::collections::HashMap;

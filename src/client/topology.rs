@@ -113,7 +113,7 @@ impl Watcher {
     /// All addresses that may answer, in random order: known brokers first, then where we started.
     fn candidates(&self) -> Vec<String> {
         let view = self.view.borrow().clone();
-        let mut known: Vec<String> = view.brokers.values().map(|address| address.to_string()).collect();
+        let mut known: Vec<String> = view.brokers.values().map(ToString::to_string).collect();
         let mut bootstrap: Vec<String> = self
             .bootstrap
             .iter()

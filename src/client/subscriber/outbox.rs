@@ -51,14 +51,14 @@ pub(super) struct Due {
 }
 
 impl Outbox {
-    pub(super) fn new(window: (u64, u64), linger: Duration, counters: Arc<Counters>) -> Arc<Self> {
+    pub(super) fn new(window: (u64, u64), linger: Duration, counters: &Arc<Counters>) -> Arc<Self> {
         let state = Mutex::default();
         Arc::new(Self {
             state,
             wake: Notify::new(),
             window,
             linger,
-            counters,
+            counters: counters.clone(),
         })
     }
 

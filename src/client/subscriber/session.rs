@@ -81,7 +81,7 @@ impl<'a> Session<'a> {
         Self {
             stream,
             address,
-            outbox: Outbox::new(settings.credit, settings.linger, stream.counters.clone()),
+            outbox: Outbox::new(settings.credit, settings.linger, &stream.counters),
             view: stream.client.inner.view.clone(),
             owned: HashSet::new(),
             lost: HashSet::new(),
