@@ -127,7 +127,9 @@ async fn a_new_broker_takes_its_share_and_gives_it_back_in_the_middle_of_a_load(
     let load = [&load[..], &rest].concat();
     let ((code, summary), ()) = tokio::join!(bench(first.data.to_string(), "orders", &load), scale);
     assert_nothing_wrong(code, &summary, 5000);
-    assert!(summary["moves"].as_u64() > Some(0), "{summary}");
+    // Partition 1 stayed with the second broker from then on: it took about 3.5 s of a quarter of the load.
+    let taken = second.pressure().await.accepted_messages;
+    assert!(taken > 500, "the second broker took {taken}: {summary}");
 }
 
 /// A broker process of its own, with ports and a directory that it finds again.

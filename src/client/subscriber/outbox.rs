@@ -37,6 +37,7 @@ struct State {
 }
 
 /// What the caller says of a delivery.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Answer {
     Ack,
     Nack(Duration),
