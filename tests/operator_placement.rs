@@ -261,7 +261,7 @@ async fn backpressure_adds_brokers_quickly_and_the_decision_is_in_the_status() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_brokers_at_rest_nothing_is_written() {
-    let bench = Bench::new(json!({"replicas": 2, "autoscaling": {"mode": "Recommend"}})).await;
+    let bench = Bench::new(json!({"replicas": 2})).await;
     let operator = Operator::start(&bench.server, "a");
     create_topic(&bench.server, "payments", 4).await;
     bench.settle("payments", &[2, 2]).await;

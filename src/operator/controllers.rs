@@ -258,7 +258,7 @@ async fn one_broker(object: Arc<Broker>, context: Arc<Context>) -> Result<Action
     let outcome = broker::reconcile::reconcile(&context, &namespace, &name)
         .instrument(span)
         .await;
-    concluded(&context, ("MessageBroker", namespace, name), outcome, started)
+    concluded(&context, &("MessageBroker", namespace, name), outcome, started)
 }
 
 async fn one_topic(object: Arc<Topic>, context: Arc<Context>) -> Result<Action, ReconcileError> {
@@ -277,12 +277,12 @@ async fn one_topic(object: Arc<Topic>, context: Arc<Context>) -> Result<Action, 
     let outcome = topic::reconcile::reconcile(&context, topic)
         .instrument(span)
         .await;
-    concluded(&context, ("MessageTopic", namespace, name), outcome, started)
+    concluded(&context, &("MessageTopic", namespace, name), outcome, started)
 }
 
 fn concluded(
     context: &Context,
-    key: (&'static str, String, String),
+    key: &(&'static str, String, String),
     outcome: Result<Duration, ReconcileError>,
     started: Instant,
 ) -> Result<Action, ReconcileError> {
@@ -295,7 +295,7 @@ fn concluded(
             tracing::warn!(kind = key.0, namespace = key.1, name = key.2, %error, "a reconcile failed");
         }
     })?;
-    context.backoff.succeeded(&key);
+    context.backoff.succeeded(key);
     // Spread, so that many objects do not come at the same moment.
     Ok(Action::requeue(again.mul_f64(0.9 + 0.2 * rand::random::<f64>())))
 }

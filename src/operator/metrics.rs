@@ -54,7 +54,7 @@ pub struct Metrics {
     pub clusters: Gauge,
     /// Partitions that were moved.
     pub moves: Counter,
-    /// Seconds from the pressure that asked for it to the StatefulSet's patch, of the last scale-up.
+    /// Seconds from the last decision to scale up to the patch of the StatefulSet.
     pub decision_to_patch_seconds: Gauge<f64, AtomicU64>,
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
@@ -12,7 +11,8 @@ use super::apply::{self, Applied, Applier};
 use super::build::{Blueprint, DEFAULT_IMAGE, REPLICAS, build};
 use super::health::{self, Problem};
 use super::observe::{Observed, observe};
-use super::plan::{self, Leftover, Live, PodView, Scale, ScaleInput};
+use super::plan::{self, Leftover, Live, Scale, ScaleInput};
+use super::rollout::Rollout;
 use super::status::{self, StatusInput};
 use super::validate::{Validated, validate};
 use crate::api::broker::Durability;
@@ -124,8 +124,9 @@ impl<'a> Pass<'a> {
             .problems
             .splice(0..0, apply::invalid(&self.validated.invalid));
         self.delete_claim(&scale).await?;
-        let updated = self.updated(&applied);
-        self.restart(&scale, &applied, &updated).await?;
+        let rollout = Rollout::new(applied.stateful_set.as_ref(), &self.observed.pods);
+        let updated = rollout.updated();
+        self.restart(&scale, &rollout).await?;
         self.set_basis(&scale, &updated);
         self.finish(wanted, &scale, &applied, (updated, image)).await
     }
@@ -282,69 +283,24 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Names of the pods with the newest template; all of them while it is not known.
-    fn updated(&self, applied: &Applied) -> Vec<String> {
-        let newest = newest_revision(applied.stateful_set.as_ref());
-        let is_updated = |pod: &k8s_openapi::api::core::v1::Pod| {
-            let revision = pod
-                .metadata
-                .labels
-                .as_ref()
-                .and_then(|labels| labels.get("controller-revision-hash"));
-            newest.as_ref().is_none_or(|newest| revision == Some(newest))
-        };
-        let updated = self.observed.pods.iter().filter(|(_, pod)| is_updated(pod));
-        updated.filter_map(|(_, pod)| pod.metadata.name.clone()).collect()
-    }
-
-    async fn restart(
-        &self,
-        scale: &Scale,
-        applied: &Applied,
-        updated: &[String],
-    ) -> Result<(), ReconcileError> {
-        if newest_revision(applied.stateful_set.as_ref()).is_none() {
+    async fn restart(&self, scale: &Scale, rollout: &Rollout<'_>) -> Result<(), ReconcileError> {
+        let size = (scale.replicas, scale.leaving.is_some());
+        let starting = self.cluster.since.elapsed() < SETTLING;
+        let Some(pod) = rollout.restart(&self.facts, size, starting, &self.now) else {
             return Ok(());
-        }
-        let members = self.observed.members();
-        let view = |(ordinal, pod): &(u32, k8s_openapi::api::core::v1::Pod)| {
-            let name = pod.metadata.name.clone().unwrap_or_default();
-            let connected = self.facts.links.get(&name).is_some_and(|link| link.connected);
-            let ready = members.iter().any(|member| member.name == name && member.ready);
-            PodView {
-                ordinal: *ordinal,
-                updated: updated.contains(&name),
-                // A ready pod that the operator cannot reach is not restarted as a broken one.
-                serving: ready && (connected || !updated.contains(&name)),
-                broken: health::is_broken(pod, &self.now),
-                ending: pod.metadata.deletion_timestamp.is_some(),
-            }
         };
-        let views: Vec<PodView> = self.observed.pods.iter().map(view).collect();
-        let settled = self.cluster.since.elapsed() >= SETTLING;
-        let restart = plan::restart(&views, scale.replicas, scale.leaving.is_some());
-        // Healthy brokers wait until it is known that all of them serve.
-        let restart = restart
-            .filter(|ordinal| settled || views.iter().any(|one| one.ordinal == *ordinal && one.broken));
-        let pod = self
-            .observed
-            .pods
-            .iter()
-            .find(|(ordinal, _)| Some(*ordinal) == restart);
-        if let Some((_, pod)) = pod {
-            let name = pod.metadata.name.clone().unwrap_or_default();
-            tracing::info!(pod = name, "restarting a broker with the newest template");
-            self.context
-                .kube
-                .delete(pod)
-                .await
-                .map_err(ReconcileError::Apply)?;
-            let note = format!("{name} is restarted to run with the newest template");
-            self.context
-                .events
-                .normal(&self.cluster.reference(), "BrokerRestarted", &note)
-                .await;
-        }
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        tracing::info!(pod = name, "restarting a broker with the newest template");
+        self.context
+            .kube
+            .delete(pod)
+            .await
+            .map_err(ReconcileError::Apply)?;
+        let note = format!("{name} is restarted to run with the newest template");
+        let events = &self.context.events;
+        events
+            .normal(&self.cluster.reference(), "BrokerRestarted", &note)
+            .await;
         Ok(())
     }
 
@@ -455,12 +411,4 @@ impl<'a> Pass<'a> {
             .await
             .map_err(ReconcileError::Status)
     }
-}
-
-/// The revision of the newest template, once the StatefulSet's controller has seen it.
-fn newest_revision(set: Option<&StatefulSet>) -> Option<String> {
-    let set = set?;
-    let status = set.status.as_ref()?;
-    let seen = status.observed_generation.unwrap_or(0) >= set.metadata.generation.unwrap_or(0);
-    status.update_revision.clone().filter(|_| seen)
 }

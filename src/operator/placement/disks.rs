@@ -43,6 +43,13 @@ impl Disks {
         }
     }
 
+    /// Something changed everywhere: ask all again.
+    pub fn all_stale(&mut self) {
+        for disk in self.0.values_mut() {
+            disk.stale = true;
+        }
+    }
+
     /// Asks the brokers whose answer is missing, stale or too old. `sealed`: those with sealed entries.
     pub async fn refresh(
         &mut self,

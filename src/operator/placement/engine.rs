@@ -6,20 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::chain;
+use super::assemble;
+use super::carry::Carrier;
 use super::disks::Disks;
 use super::execute::{self, Clients};
 use super::model::{Broker, Model};
 use super::plan::{self, Plan};
+use super::tell::{EmptySince, Telling};
 use super::topics::{self, Listed, StoredTopic};
-use super::{assemble, report};
-use crate::api::topic_status::{MessageTopicStatus, PartitionStatus};
 use crate::api::{MessageTopicSpec, names};
-use crate::operator::cluster::{Cluster, Directive, Facts, LinkFacts};
+use crate::operator::cluster::{Cluster, Directive, Facts};
 use crate::operator::context::Context;
 use crate::operator::error::ApiError;
 use crate::operator::pressure::{Link, LinkContext, LinkState, Target};
@@ -35,8 +33,6 @@ const GATHER: Duration = Duration::from_millis(15);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A partition that cannot take appends is reported after this time.
 const LASTING: Duration = Duration::from_secs(2);
-/// For how long after the start brokers that are not connected yet are not reported as away.
-const STARTING: Duration = Duration::from_secs(8);
 
 /// Starts the placement of a cluster.
 pub fn start(context: Arc<Context>, cluster: Arc<Cluster>) {
@@ -64,7 +60,7 @@ struct Engine {
     disks: Disks,
     known: BTreeMap<String, MessageTopicSpec>,
     unassigned_since: Option<Instant>,
-    empty_since: Option<(u32, Instant)>,
+    empty_since: EmptySince,
     problem_since: BTreeMap<(String, u32), Instant>,
     blocked: BTreeMap<String, u64>,
     autocreate: super::autocreate::Autocreate,
@@ -118,7 +114,12 @@ impl Engine {
         self.connect(&directive);
         let cluster = Arc::clone(&self.cluster);
         let (namespace, name) = (cluster.namespace.as_str(), cluster.name.as_str());
+        let before: BTreeSet<String> = self.known.keys().cloned().collect();
         let mut listed = topics::list(&self.context.kube, namespace, name, &mut self.known).await?;
+        if before.iter().any(|uid| !self.known.contains_key(uid)) {
+            // What a deleted topic left on the disks is to go.
+            self.disks.all_stale();
+        }
         if !directive.frozen {
             let wanted = self.wanted_topics();
             self.autocreate
@@ -143,12 +144,33 @@ impl Engine {
             .await;
         let model = self.model(&directive, &listed);
         let plan = plan::plan(&model);
-        let outcome = self.carry_out(&directive, &model, &plan, &mut listed).await;
-        // Also after a conflict: what was stored is in force.
+        let context = Arc::clone(&self.context);
+        let mut carrier = Carrier {
+            context: &context,
+            cluster: &cluster,
+            directive: &directive,
+            model: &model,
+            clients: self.clients(),
+        };
+        let outcome = carrier.move_partitions(&plan, &mut listed, &mut self.disks).await;
+        // Also after a conflict: what was stored is in force. Copies take their time, and come after that.
         self.publish(&directive, &listed);
-        let stored = outcome?;
+        let moved = outcome?;
+        carrier.clients = self.clients();
+        let outcome = carrier.copy_entries(&plan, &mut listed, &mut self.disks).await;
+        self.publish(&directive, &listed);
+        let stored = moved | outcome?;
         self.drop_entries(&plan).await;
-        self.tell(&directive, &listed, &plan);
+        let model = self.model(&directive, &listed);
+        let facts = Telling {
+            cluster: &cluster,
+            directive: &directive,
+            model: &model,
+            listed: &listed,
+            generation: self.generation(),
+        };
+        let facts = facts.facts(&plan, &mut self.empty_since);
+        cluster.found(facts);
         let busy = plan.waiting
             || stored
             || !self.problem_since.is_empty()
@@ -308,135 +330,13 @@ impl Engine {
             .collect()
     }
 
-    /// Seals, copies, and stores each topic whose status is to change. `true`: something was stored.
-    async fn carry_out(
-        &mut self,
-        directive: &Directive,
-        model: &Model,
-        plan: &Plan,
-        listed: &mut Listed,
-    ) -> Result<bool, ApiError> {
-        let clients = self.clients();
-        let metrics = self.context.metrics.clone();
-        let addresses = assemble::control_addresses(&self.cluster, directive);
-        let (sealed, copied) = futures::join!(
-            execute::seal(&clients, &plan.moves, &metrics),
-            execute::copy(&clients, &plan.copies, &addresses, &metrics),
-        );
-        let mut wanted: BTreeMap<&str, Vec<PartitionStatus>> = model
-            .topics
-            .iter()
-            .map(|topic| (topic.uid.as_str(), topic.partitions.clone()))
-            .collect();
-        let mut at = |uid: &str, index: u32, change: &dyn Fn(&mut PartitionStatus) -> bool| {
-            let partitions = wanted.get_mut(uid);
-            let partition = partitions.and_then(|all| all.iter_mut().find(|one| one.index == index));
-            partition.is_some_and(change)
-        };
-        for assign in &plan.assign {
-            at(&assign.topic_uid, assign.partition, &|one| {
-                chain::assign(one, &assign.to)
-            });
-        }
-        for key in &plan.forget {
-            at(&key.topic_uid, key.partition, &|one| {
-                chain::forget(one, key.epoch)
-            });
-        }
-        for (job, copied) in plan.copies.iter().zip(&copied) {
-            match copied {
-                Ok(true) => {
-                    at(&job.key.topic_uid, job.key.partition, &|one| {
-                        chain::relocate(one, job.key.epoch, &job.to)
-                    });
-                    self.disks.stale(&job.from);
-                }
-                Ok(false) => {}
-                Err(error) => tracing::warn!(
-                    topic = job.topic,
-                    from = job.from,
-                    to = job.to,
-                    error,
-                    "a copy does not get on"
-                ),
-            }
-        }
-        let mut moved = 0;
-        for (step, sealed) in plan.moves.iter().zip(&sealed) {
-            match sealed {
-                Ok(sealed) => {
-                    let extended = at(&step.key.topic_uid, step.key.partition, &|one| {
-                        chain::extend(one, step.key.epoch, *sealed, &step.to)
-                    });
-                    moved += u64::from(extended);
-                    self.disks.stale(&step.from);
-                }
-                Err(error) => tracing::warn!(
-                    topic = step.topic,
-                    from = step.from,
-                    error,
-                    "an entry was not sealed"
-                ),
-            }
-        }
-        metrics.moves.inc_by(moved);
-        self.store(directive, model, listed, &wanted).await
-    }
-
-    async fn store(
-        &self,
-        directive: &Directive,
-        model: &Model,
-        listed: &mut Listed,
-        wanted: &BTreeMap<&str, Vec<PartitionStatus>>,
-    ) -> Result<bool, ApiError> {
-        let now = Time(Timestamp::now());
-        let starting = self.cluster.since.elapsed() < STARTING
-            && directive
-                .members
-                .iter()
-                .any(|member| member.ready && !model.serves(&member.name));
-        let (mut stored, mut failed) = (false, None);
-        for topic in &mut listed.topics {
-            let Some(partitions) = wanted.get(topic.uid()) else {
-                continue;
-            };
-            if directive.frozen || (starting && *partitions == topic.status.partitions) {
-                continue;
-            }
-            let mut status = MessageTopicStatus {
-                partitions: partitions.clone(),
-                ..topic.status.clone()
-            };
-            let (name, uid) = (topic.name().to_owned(), topic.uid().to_owned());
-            report::describe(
-                model,
-                &name,
-                &uid,
-                &mut status,
-                topic.object.metadata.generation,
-                &now,
-            );
-            if status == topic.status {
-                continue;
-            }
-            match topics::store(&self.context.kube, topic, status).await {
-                Ok(()) => stored = true,
-                // Deleted meanwhile: the next look does not see it.
-                Err(error) if error.is_not_found() => stored = true,
-                Err(error) => failed = Some(error),
-            }
-        }
-        failed.map_or(Ok(stored), Err)
-    }
-
     async fn drop_entries(&mut self, plan: &Plan) {
         let clients = self.clients();
         let dropped = execute::drop_entries(&clients, &plan.drops, &self.context.metrics).await;
         for (job, dropped) in plan.drops.iter().zip(dropped) {
             match dropped {
                 Ok(()) => {
-                    tracing::info!(broker = job.broker, topic = job.topic, key = ?job.key, "dropped an entry")
+                    tracing::info!(broker = job.broker, topic = job.topic, key = ?job.key, "dropped an entry");
                 }
                 Err(error) => tracing::warn!(
                     broker = job.broker,
@@ -446,82 +346,6 @@ impl Engine {
                 ),
             }
             self.disks.stale(&job.broker);
-        }
-    }
-
-    /// Tells the reconcile what was found.
-    fn tell(&mut self, directive: &Directive, listed: &Listed, plan: &Plan) {
-        let model = self.model(directive, listed);
-        let mut facts = Facts {
-            generation: self.generation(),
-            leaving: directive.leaving,
-            drain: directive.drain,
-            moving: !plan.moves.is_empty() || !plan.assign.is_empty(),
-            ..Facts::default()
-        };
-        for partition in listed.topics.iter().flat_map(|topic| &topic.status.partitions) {
-            if let Some(owner) = chain::owner(partition) {
-                *facts.led.entry(owner.to_owned()).or_insert(0) += 1;
-            }
-            for broker in partition.chain.iter().flat_map(|entry| &entry.brokers) {
-                let ordinal = names::ordinal(&self.cluster.name, broker);
-                facts.referenced = facts.referenced.max(ordinal.map_or(0, |ordinal| ordinal + 1));
-            }
-        }
-        for (name, state) in self.cluster.link_states() {
-            let link = LinkFacts {
-                connected: state.connected(),
-                current: state.confirmed == Some(facts.generation),
-                error: state.error,
-            };
-            facts.links.insert(name, link);
-        }
-        self.tell_of_drain(directive, &model, &mut facts);
-        if !listed.unreadable.is_empty() {
-            facts.problem = format!("the status of {} topics cannot be read", listed.unreadable.len());
-        }
-        self.cluster.found(facts);
-    }
-
-    fn tell_of_drain(&mut self, directive: &Directive, model: &Model, facts: &mut Facts) {
-        let Some(ordinal) = directive.leaving else {
-            self.empty_since = None;
-            return;
-        };
-        let name = names::broker(&self.cluster.name, ordinal);
-        let absent = Broker {
-            name: name.clone(),
-            ordinal,
-            leaving: true,
-            ..Broker::default()
-        };
-        let broker = model.broker(&name).unwrap_or(&absent);
-        let running = directive
-            .members
-            .iter()
-            .any(|member| member.name == name && member.running);
-        let holds = if model.unreadable.is_empty() {
-            report::leaving_holds(model, broker, running)
-        } else {
-            Some((
-                Default::default(),
-                "a topic's status cannot be read, so what it holds is not known".to_owned(),
-            ))
-        };
-        match holds {
-            Some((holding, waiting_for)) => {
-                self.empty_since = None;
-                (facts.holding, facts.waiting_for) = (holding, waiting_for);
-            }
-            None => {
-                let since = match self.empty_since {
-                    Some((of, since)) if of == ordinal => since,
-                    _ => Instant::now(),
-                };
-                self.empty_since = Some((ordinal, since));
-                facts.empty = true;
-                facts.settled = since.elapsed() >= directive.settle;
-            }
         }
     }
 }

@@ -257,9 +257,9 @@ fn tidy(model: &Model, plan: &mut Plan) {
                         to: owner.to_owned(),
                     };
                     if leaving {
-                        from_leaving.push(job)
+                        from_leaving.push(job);
                     } else {
-                        for_locality.push(job)
+                        for_locality.push(job);
                     }
                 }
             }

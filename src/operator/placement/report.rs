@@ -13,23 +13,27 @@ use crate::api::topic_status::{Holding, MessageTopicStatus, PartitionStatus};
 /// How many partitions a message names.
 const NAMED: usize = 8;
 
+/// Which topic is described.
+#[derive(Clone, Copy, Debug)]
+pub struct About<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its uid.
+    pub uid: &'a str,
+    /// The generation of its spec.
+    pub generation: Option<i64>,
+}
+
 /// Brings notes, `holding` and conditions of a topic up to date.
-pub fn describe(
-    model: &Model,
-    name: &str,
-    uid: &str,
-    status: &mut MessageTopicStatus,
-    generation: Option<i64>,
-    now: &Time,
-) {
+pub fn describe(model: &Model, about: &About<'_>, status: &mut MessageTopicStatus, now: &Time) {
     let leaving = model.brokers.iter().find(|broker| broker.leaving);
     for partition in &mut status.partitions {
-        partition.note = note(model, name, partition);
-        partition.holding = leaving.and_then(|broker| holding(model, broker, uid, partition));
+        partition.note = note(model, about.name, partition);
+        partition.holding = leaving.and_then(|broker| holding(model, broker, about.uid, partition));
     }
-    status.observed_generation = generation;
+    status.observed_generation = about.generation;
     for finding in findings(&status.partitions) {
-        conditions::set(&mut status.conditions, finding, generation, now);
+        conditions::set(&mut status.conditions, finding, about.generation, now);
     }
 }
 
@@ -262,7 +266,12 @@ mod tests {
             ..before
         };
         let now = Time(Timestamp::from_second(second).expect("valid"));
-        describe(model, "t", "u", &mut status, Some(3), &now);
+        let about = About {
+            name: "t",
+            uid: "u",
+            generation: Some(3),
+        };
+        describe(model, &about, &mut status, &now);
         status
     }
 

@@ -162,7 +162,8 @@ impl Scaler {
             && decision.proposed_replicas != decision.from
             && previous != Some(decision.proposed_replicas);
         self.desired = Some(decision.desired_replicas);
-        if !(acting && decision.changes()) && !proposes {
+        let acts = acting && decision.changes();
+        if !acts && !proposes {
             return false;
         }
         let time = ApiTime(timestamp(now));
@@ -228,6 +229,11 @@ impl Scaler {
             decisions: self.decisions.clone(),
             state: self.durable.clone(),
         }
+    }
+
+    /// How long ago it was decided on more brokers, while they are not there yet.
+    pub fn growing_for(&self, now: Time) -> Option<Duration> {
+        self.growing.map(|(_, since)| now.since(since))
     }
 
     /// The figures that the status shows.
