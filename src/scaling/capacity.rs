@@ -17,8 +17,6 @@ const THROUGHOUT: f64 = 0.9;
 const SMOOTHING: f64 = 0.3;
 /// The bounds of the correction, in thousandths.
 const CORRECTION: std::ops::RangeInclusive<u32> = 200..=3_000;
-/// Use of the CPU quota from which a broker counts as bound by it.
-const CPU_BOUND: f64 = 0.8;
 
 /// What things cost in the log and on the CPU, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -162,16 +160,12 @@ impl Correction {
 
     /// Learns from an interval in which publishers were blocked throughout; any other says nothing.
     ///
-    /// What was seen is held against the model at the batch size of that interval, and only where the channel was
-    /// full or the CPU used up: with an empty channel the publishers waited for something else (a channel that is
-    /// too small, the network), and what was acknowledged was not all the broker can do.
+    /// What was seen is held against the model at the batch size of that interval, and only where the broker was what
+    /// publishers waited for: else what was acknowledged was not all that it can do.
     pub fn learn(&mut self, sample: &Sample) {
         let interval = &sample.interval;
-        let gauges = &sample.gauges;
-        let full = gauges.channel_capacity > 0 && gauges.channel_messages >= gauges.channel_capacity / 2;
-        let quota = cores(gauges.cpu_quota_nanos);
-        let cpu_bound = quota > 0.0 && interval.cores() >= CPU_BOUND * quota;
-        if interval.blocked_fraction() < THROUGHOUT || !(full || cpu_bound) {
+        let quota = cores(sample.gauges.cpu_quota_nanos);
+        if interval.blocked_fraction() < THROUGHOUT || !sample.is_at_its_limit() {
             return;
         }
         let batch = interval.batch().max(1.0);

@@ -94,6 +94,8 @@ pub enum Reason {
     Saturated,
     /// The demand is above the target utilization.
     DemandHigh,
+    /// The model says that the brokers are nearly used up, but nobody is held back and more was never tried.
+    NotFelt,
     /// The demand needs fewer brokers.
     DemandLow,
     /// A broker would be removed, but publishers are held back or a broker is not Ready.
@@ -124,6 +126,7 @@ impl Reason {
             Self::ConsumerBound => "ConsumerBound",
             Self::Saturated => "Saturated",
             Self::DemandHigh => "DemandHigh",
+            Self::NotFelt => "NotFelt",
             Self::DemandLow => "DemandLow",
             Self::Unsettled => "Unsettled",
             Self::Stabilizing => "Stabilizing",
@@ -262,6 +265,11 @@ impl Decision {
                 f,
                 "consumers are out of credit and the brokers are not busy: more consumers are needed, not more brokers; {load}"
             ),
+            Reason::Saturated if inputs.blocked_percent < 10 => write!(
+                f,
+                "messages wait up to {} ms at busy brokers; {load}",
+                inputs.queue_delay_p99.as_millis()
+            ),
             Reason::Saturated => write!(
                 f,
                 "publishers were blocked {} % of the time; {load}",
@@ -272,6 +280,10 @@ impl Decision {
                 "{load} is above {} % of what {} carry",
                 inputs.target_utilization_percent,
                 Brokers(self.from)
+            ),
+            Reason::NotFelt => write!(
+                f,
+                "{load}, which is only known to be the least that it can do, and nobody is held back"
             ),
             Reason::DemandLow => {
                 write!(

@@ -8,6 +8,12 @@ use super::window::{History, Sample};
 /// The most that blocked time may hide of the demand: at 0.9, ten times what is accepted.
 pub const MOST_HIDDEN: f64 = 0.9;
 
+/// Hidden demand from which the brokers count as saturated.
+pub const SATURATED: f64 = 0.1;
+
+/// Hidden demand over a minute from which a demand above the target is felt.
+pub const FELT: f64 = SATURATED / 2.0;
+
 /// How busy a broker must be for its publishers' blocked time to speak for more brokers. Where it is less,
 /// they are held back by something else, such as a channel that is too small for the moment.
 const BUSY_ENOUGH: f64 = 0.5;
@@ -28,6 +34,8 @@ pub struct Reading {
     pub starved: f64,
     /// How busy the busiest broker was.
     pub busiest: f64,
+    /// The 99th percentile of the wait in the channel at the busy broker where it was longest, in seconds.
+    pub delay: f64,
     /// How many brokers are in it.
     pub brokers: u32,
 }
@@ -70,6 +78,8 @@ impl Reading {
             active += total.active_streams() * part;
             if busy >= BUSY_ENOUGH || total.acked == 0 {
                 hidden += streams;
+                let longest = picked.map(|sample| sample.gauges.sojourn_p99_nanos).max();
+                reading.delay = reading.delay.max(longest.unwrap_or(0) as f64 / 1e9);
             }
         }
         if active > 0.0 {

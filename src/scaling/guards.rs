@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::decision::Reason;
+use super::demand::SATURATED;
 use super::policy::AutoscalingPolicy;
 use super::state::State;
 use super::time::Time;
@@ -12,8 +13,6 @@ use super::view::View;
 
 /// Consumers out of credit, on average, from which they count as short.
 const STARVED: f64 = 0.5;
-/// Hidden demand from which the brokers count as saturated.
-pub(super) const SATURATED: f64 = 0.1;
 
 /// A reason to leave everything as it is, or to take the fallback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

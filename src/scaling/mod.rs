@@ -18,6 +18,7 @@ mod jump;
 mod observed;
 pub mod policy;
 mod replicas;
+mod seen;
 mod state;
 mod time;
 mod view;

@@ -1,17 +1,14 @@
 //! The slow loop: how many brokers there should be.
 
 use super::decision::{Decision, LimitedBy, Reason};
-use super::demand::Reading;
+use super::demand::{FELT, Reading, SATURATED};
 use super::guards::{self, Guard};
 use super::jump::{Jump, Phase, Progress};
 use super::observed::Observed;
 use super::policy::{Mode, Policy};
 use super::state::State;
 use super::time::Time;
-use super::view::{Basis, View};
-
-/// Seconds of reports that a mean must cover to be acted on.
-const SHORTEST_MEAN: f64 = 30.0;
+use super::view::{Basis, SHORTEST_MEAN, View};
 
 /// What the demand asks for.
 struct Proposal {
@@ -160,7 +157,9 @@ fn propose(view: &View<'_>, state: &State, phase: Phase) -> Proposal {
     }
     let most = jump.map_or(f64::INFINITY, |jump| jump.demand as f64);
 
-    if let (Some((demand, reading)), Some(capacity)) = (view.saturated_demand(), view.capacity_now) {
+    let delayed = || view.delayed_demand().filter(|_| jump.is_none());
+    let felt = view.saturated_demand().or_else(delayed);
+    if let (Some((demand, reading)), Some(capacity)) = (felt, view.capacity_now) {
         let basis = Basis {
             reading,
             demand: demand.min(most),
@@ -178,7 +177,14 @@ fn propose(view: &View<'_>, state: &State, phase: Phase) -> Proposal {
     if view.mean.is_none() || view.mean_seconds < SHORTEST_MEAN {
         return stay(Reason::Measuring, basis_of(view.latest[0], view.capacity_now));
     }
-    size(view, basis, Reason::DemandHigh)
+    let proposal = size(view, basis, Reason::DemandHigh);
+    // What the model says of a load at which nobody was ever held back is too little to add brokers for.
+    let known = state.durable.seen.is_limit() || basis.reading.hidden >= FELT;
+    if known || proposal.replicas <= current {
+        proposal
+    } else {
+        stay(Reason::NotFelt, basis)
+    }
 }
 
 /// The number of brokers for a demand, and what it is called if it is more than there are.
@@ -381,7 +387,9 @@ fn note_change(view: &View<'_>, state: &mut State, proposal: &Proposal, (to, rea
     durable
         .events
         .record(view.observed.current_replicas, to, view.now);
-    durable.jump = (reason == Reason::Saturated).then_some(Jump {
+    // Where messages only wait, little has piled up.
+    let jumps = reason == Reason::Saturated && proposal.basis.reading.hidden >= SATURATED;
+    durable.jump = jumps.then_some(Jump {
         at: view.now,
         to,
         demand: proposal.basis.demand.round() as u64,

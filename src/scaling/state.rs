@@ -5,12 +5,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::behavior::{Recommendations, ScaleEvents};
-use super::capacity::Correction;
+use super::capacity::{self, Correction};
 use super::jump::Jump;
 use super::observed::Observed;
 use super::policy::{AutoscalingPolicy, Policy};
+use super::seen::Seen;
 use super::time::Time;
-use super::window::{Histories, WINDOW};
+use super::window::{Histories, History, WINDOW};
 
 /// The part that must survive the operator: it goes into `status.autoscaling.state`, and changes only when
 /// a decision changes something or when the brokers are saturated.
@@ -27,6 +28,8 @@ pub struct Durable {
     pub jump: Option<Jump>,
     /// `k` of the capacity model.
     pub correction: Correction,
+    /// What a broker was seen to do.
+    pub seen: Seen,
     /// Messages a second that a broker could do when that was last written down.
     pub capacity_per_broker: Option<u64>,
 }
@@ -86,9 +89,23 @@ impl State {
         self.channel_changed = self.channel_changed.map(|at| at.min(now));
         self.durable.last_scale = self.durable.last_scale.map(|at| at.min(now));
         self.durable.events.prune(&policy.autoscaling.behavior, now);
-        for sample in self.histories.take(observed, now) {
-            self.durable.correction.learn(&sample);
+        for name in self.histories.take(observed, now) {
+            let Some(history) = self.histories.of(&name) else {
+                continue;
+            };
+            if let Some(sample) = history.latest(0) {
+                self.durable.correction.learn(sample);
+            }
+            self.durable
+                .seen
+                .learn(history, policy.channel.target_queue_delay);
         }
+        let correction = self.durable.correction;
+        self.durable.seen.fade(now, || {
+            let all = self.histories.all();
+            let samples = |history| History::since(history, Time::default());
+            capacity::estimate(&all, samples, &policy.channel, correction).map(|capacity| capacity.per_broker)
+        });
         let staleness = policy.autoscaling.metrics_staleness;
         let heard = observed
             .ready()

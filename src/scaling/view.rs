@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::capacity::{self, Capacity};
 use super::decision::Inputs;
-use super::demand::{Reading, Sizing};
-use super::guards::SATURATED;
+use super::demand::{Reading, SATURATED, Sizing};
 use super::observed::{Observed, Report};
 use super::policy::Policy;
 use super::state::State;
 use super::time::Time;
 
+/// Seconds of reports that a mean must cover to be acted on.
+pub(super) const SHORTEST_MEAN: f64 = 30.0;
 /// How far two readings may differ to agree.
 const AGREEMENT: f64 = 0.2;
 
@@ -42,7 +43,12 @@ impl<'a> View<'a> {
         let measured = state.histories.measured(observed, staleness, now);
         let all = state.histories.all();
         let correction = state.durable.correction;
-        let rate = |capacity: Option<Capacity>| capacity.map(|capacity| capacity.per_broker);
+        // What was seen is the least that a broker can do, whatever the model says.
+        let seen = state.durable.seen.rate();
+        let rate = |capacity: Option<Capacity>| {
+            let modelled = capacity.map_or(0.0, |capacity| capacity.per_broker);
+            Some(modelled.max(seen)).filter(|rate| *rate > 0.0)
+        };
         let capacity_mean = rate(capacity::estimate(
             &all,
             |history| history.since(Time::default()),
@@ -128,6 +134,20 @@ impl<'a> View<'a> {
         } else {
             saturated(&self.latest[2]).map(|_| (a.min(b), newest))
         }
+    }
+
+    /// The demand while messages have waited for longer than they may at busy brokers, in three readings in a row; the
+    /// lowest of the three. Not soon after a jump: messages then wait because old ones are worked off.
+    pub(super) fn delayed_demand(&self) -> Option<(f64, Reading)> {
+        let target = self.policy.channel.target_queue_delay.as_secs_f64();
+        let [Some(newest), Some(second), Some(third)] = self.latest else {
+            return None;
+        };
+        let all = [newest, second, third];
+        let demand = all.iter().map(Reading::demand).fold(f64::INFINITY, f64::min);
+        all.iter()
+            .all(|reading| reading.delay > target && self.mean_seconds >= SHORTEST_MEAN)
+            .then_some((demand, newest))
     }
 
     pub(super) fn inputs(&self, basis: &Basis) -> Inputs {

@@ -15,6 +15,9 @@ pub const WINDOW: Duration = Duration::from_secs(60);
 /// Reports closer than this to the one before are left for the next one: a rate over an instant is noise.
 const SHORTEST_NANOS: u64 = 250_000_000;
 
+/// Use of the CPU quota from which a broker counts as bound by it.
+const CPU_BOUND: f64 = 0.8;
+
 /// An interval, when its end was received, and the gauges at its end.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
@@ -27,6 +30,15 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// Whether the broker itself is what publishers wait for: its channel is full, or its CPU is used up. With an
+    /// empty channel they wait for something else, such as a channel that is too small, or the network.
+    pub fn is_at_its_limit(&self) -> bool {
+        let gauges = &self.gauges;
+        let full = gauges.channel_capacity > 0 && gauges.channel_messages >= gauges.channel_capacity / 2;
+        let quota = gauges.cpu_quota_nanos as f64 / 1e9;
+        full || (quota > 0.0 && self.interval.cores() >= CPU_BOUND * quota)
+    }
+
     /// When it began, by the caller's clock.
     pub fn start(&self) -> Time {
         self.end - Duration::from_nanos(self.interval.nanos)
@@ -101,14 +113,16 @@ impl History {
 pub struct Histories(BTreeMap<String, History>);
 
 impl Histories {
-    /// Takes in the reports and forgets brokers that left more than a window ago. Returns the samples that were
-    /// completed.
-    pub fn take(&mut self, observed: &Observed, now: Time) -> Vec<Sample> {
+    /// Takes in the reports and forgets brokers that left more than a window ago. Returns the brokers that
+    /// completed a sample, which is then their newest.
+    pub fn take(&mut self, observed: &Observed, now: Time) -> Vec<String> {
         let mut completed = Vec::new();
         for broker in &observed.brokers {
             if let Some(report) = &broker.report {
                 let history = self.0.entry(broker.name.clone()).or_default();
-                completed.extend(history.take(report));
+                if history.take(report).is_some() {
+                    completed.push(broker.name.clone());
+                }
             }
         }
         for history in self.0.values_mut() {
@@ -118,6 +132,11 @@ impl Histories {
             !history.samples.is_empty() || observed.brokers.iter().any(|broker| broker.name == *name)
         });
         completed
+    }
+
+    /// One broker's history.
+    pub fn of(&self, name: &str) -> Option<&History> {
+        self.0.get(name)
     }
 
     /// The histories of all brokers.

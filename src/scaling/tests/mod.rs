@@ -5,3 +5,4 @@ mod guards;
 mod model;
 mod properties;
 mod replicas;
+mod seen;

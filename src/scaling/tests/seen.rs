@@ -1,0 +1,139 @@
+//! Brokers whose messages cost several times as much at small loads as in batches.
+
+use std::time::Duration;
+
+use super::model::{Blocking, Model};
+use crate::scaling::*;
+
+/// 7500/s a broker; 1500/s take 90 % of the CPU already.
+fn framed(replicas: u32) -> Model {
+    let mut model = Model::new(replicas);
+    model.framed = true;
+    model.mu = 7_500.0;
+    model.start_seconds = 5.0;
+    model.policy.autoscaling.max_replicas = 10;
+    model.policy.autoscaling.behavior.scale_down.stabilization_window = Duration::from_secs(30);
+    model
+}
+
+fn is_up(action: &(u64, u32, u32, Reason)) -> bool {
+    action.2 > action.1
+}
+
+#[test]
+fn a_small_load_that_uses_up_the_cpu_adds_no_broker() {
+    let mut model = framed(1);
+    model.run(300, 1_500.0);
+    assert_eq!(model.actions, []);
+    let decision = model.last.unwrap();
+    assert_eq!(decision.reason, Reason::NotFelt);
+    assert!(decision.inputs.capacity_per_broker < Some(2_000), "{decision}");
+    insta::assert_snapshot!(decision, @"demand 1500/s against 1667/s a broker, which is only known to be the least that it can do, and nobody is held back: stays at 1 broker");
+}
+
+#[test]
+fn a_step_after_a_small_load_goes_up_and_comes_back_without_flapping() {
+    let mut model = framed(1);
+    model.run(300, 1_500.0);
+    let step = model.second;
+    model.run(300, 12_500.0);
+    assert!(model.actions[0].0 <= step + 4, "{:?}", model.actions);
+    assert!(model.actions.len() <= 2, "{:?}", model.actions);
+    assert!((2..=3).contains(&model.desired), "{:?}", model.actions);
+    let ups = model.actions.len();
+    model.run(300, 2_500.0);
+    assert_eq!(model.desired, 1, "{:?}", model.actions);
+    assert!(!model.actions[ups..].iter().any(is_up), "{:?}", model.actions);
+    let still = model.actions.len();
+    model.run(600, 2_500.0);
+    assert_eq!(model.actions.len(), still, "{:?}", model.actions);
+}
+
+#[test]
+fn publishers_that_queue_get_too_many_brokers_for_a_while_and_no_flapping() {
+    let mut model = framed(1);
+    model.blocking = Blocking::AllOrNothing;
+    model.run(300, 1_500.0);
+    model.run(400, 12_500.0);
+    assert!((2..=3).contains(&model.desired), "{:?}", model.actions);
+    model.run(300, 2_500.0);
+    assert_eq!(model.desired, 1, "{:?}", model.actions);
+    let turns = model
+        .actions
+        .windows(2)
+        .filter(|pair| is_up(&pair[0]) != is_up(&pair[1]));
+    assert_eq!(turns.count(), 1, "{:?}", model.actions);
+}
+
+#[test]
+fn half_of_what_one_broker_carried_alone_adds_none() {
+    let mut model = framed(1);
+    model.run(60, 1_500.0);
+    model.run(20, 7_400.0);
+    model.spec_replicas = 2;
+    model.policy.autoscaling.min_replicas = 2;
+    model.run(300, 7_400.0);
+    assert_eq!(model.desired, 2, "{:?}", model.actions);
+    assert!(model.last.unwrap().inputs.capacity_per_broker >= Some(7_200));
+}
+
+#[test]
+fn what_was_seen_outlives_the_operator() {
+    let mut model = framed(1);
+    model.run(60, 1_500.0);
+    model.run(60, 12_500.0);
+    let capacity = |model: &Model| model.last.as_ref().unwrap().inputs.capacity_per_broker;
+    model.restart_operator();
+    model.run(120, 1_500.0);
+    assert!(capacity(&model) >= Some(7_200), "{:?}", capacity(&model));
+}
+
+#[test]
+fn brokers_that_became_slower_are_added_to_in_spite_of_what_was_seen() {
+    for blocking in [Blocking::Proportional, Blocking::AllOrNothing] {
+        let mut model = framed(1);
+        model.blocking = blocking;
+        model.run(60, 1_500.0);
+        model.run(60, 7_400.0);
+        model.policy.autoscaling.min_replicas = model.desired;
+        model.run(60, 1_500.0);
+        let (actions, slower) = (model.actions.len(), model.second);
+        model.mu = 700.0;
+        model.run(30, 1_500.0);
+        assert!(model.actions.len() > actions, "{blocking:?}: {:?}", model.actions);
+        assert!(
+            model.actions[actions].0 <= slower + 8,
+            "{blocking:?}: {:?}",
+            model.actions
+        );
+        assert!(model.last.unwrap().inputs.capacity_per_broker <= Some(1_500));
+    }
+}
+
+#[test]
+fn another_cpu_quota_is_another_broker() {
+    let mut model = framed(1);
+    model.run(60, 7_400.0);
+    assert!(model.state.durable.seen.rate() > 7_000.0);
+    model.mu = 3_000.0;
+    model.brokers[0].gauges.cpu_quota_nanos /= 2;
+    model.run(8, 2_000.0);
+    assert!(
+        model.state.durable.seen.rate() <= 3_000.0,
+        "{:?}",
+        model.state.durable
+    );
+}
+
+#[test]
+fn what_was_seen_fades_within_hours_but_never_below_the_model() {
+    let mut model = framed(1);
+    model.run(60, 7_400.0);
+    let seen = model.state.durable.seen.rate();
+    model.run(3_600, 1_500.0);
+    let faded = model.state.durable.seen.rate();
+    let model_says = 1_500.0 / 0.9;
+    let left = (faded - model_says) / (seen - model_says);
+    assert!((0.4..0.6).contains(&left), "{seen} {faded}");
+    assert_eq!(model.actions.iter().filter(|action| is_up(action)).count(), 0);
+}
