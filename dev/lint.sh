@@ -19,7 +19,7 @@ if ! "$tools/bin/cargo-deny" --version 2>/dev/null | grep -q "$deny_version"; th
   cargo install --quiet --locked --root "$tools" --version "$deny_version" cargo-deny
 fi
 # Advisories need a database from the network; the rest is checked against what is locked.
-"$tools/bin/cargo-deny" --offline check bans licenses sources
+"$tools/bin/cargo-deny" check bans licenses sources
 if cargo tree --locked --invert aws-lc-rs >/dev/null 2>&1; then
   echo "lint: aws-lc-rs came in beside ring; rustls panics when both are there" >&2
   exit 1
