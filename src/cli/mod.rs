@@ -8,6 +8,7 @@ mod failure;
 pub mod operator;
 mod options;
 pub mod publish;
+pub mod runtime;
 pub mod subscribe;
 
 pub use command::{Cli, Command};
