@@ -45,6 +45,9 @@ pub struct Arguments {
     /// The key of every message: decides the partition.
     #[arg(long, short, env = "SLUICE_PUB_KEY")]
     key: Option<String>,
+    /// The partition of every message, in place of what the key decides.
+    #[arg(long, value_name = "N", env = "SLUICE_PUB_PARTITION")]
+    partition: Option<u32>,
     /// A header of every message; may be repeated.
     #[arg(long = "header", short = 'H', value_name = "NAME=VALUE", env = "SLUICE_PUB_HEADERS", value_parser = header)]
     headers: Vec<(String, String)>,
@@ -145,7 +148,7 @@ async fn copy(
             key: key.clone(),
             headers: headers.clone(),
             body,
-            partition: None,
+            partition: arguments.partition,
         };
         match publisher.publish(message).await {
             Ok(receipt) => receipts.push_back(receipt),

@@ -12,7 +12,10 @@ pub fn run(command: Command) -> Result<(), Failure> {
     if let Some(threads) = command.worker_threads() {
         builder.worker_threads(threads);
     }
-    let runtime = builder.enable_all().build().map_err(|error| Failure::of("starting threads", error))?;
+    let runtime = builder
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::of("starting threads", error))?;
     let result = runtime.block_on(command.run());
     // A read of stdin that nobody waits for any more would hold up the end.
     runtime.shutdown_background();

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::fault::ExitAfter;
+
 /// Watch MessageBrokers and MessageTopics, and run the brokers that they ask for.
 #[derive(Args, Clone, Debug)]
 pub struct OperatorArgs {
@@ -44,6 +46,10 @@ pub struct OperatorArgs {
     /// How often each broker reports its pressure, in milliseconds.
     #[arg(long, env = "SLUICE_PRESSURE_INTERVAL", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(100..=60_000))]
     pub pressure_interval: u32,
+
+    /// End at once, as by kill -9, after so many of: Write (to the Kubernetes API), Seal, Copy, Drop. For tests.
+    #[arg(long, env = "SLUICE_EXIT_AFTER", value_name = "WHAT=N", hide = true)]
+    pub exit_after: Option<ExitAfter>,
 }
 
 impl OperatorArgs {

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
+use super::fault;
 use super::lease::Term;
 use super::metrics::Metrics;
 use crate::api::names::FIELD_MANAGER;
@@ -225,6 +226,7 @@ impl Kube {
         let answer = timed(verb, what, request).await;
         if answer.is_ok() {
             self.metrics.wrote(kind, verb);
+            fault::done("Write");
         }
         answer
     }

@@ -12,6 +12,7 @@ pub mod context;
 pub mod controllers;
 pub mod error;
 pub mod events;
+pub mod fault;
 pub mod kube_io;
 pub mod lease;
 pub mod metrics;

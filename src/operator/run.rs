@@ -18,7 +18,7 @@ use super::kube_io::{Kube, timed};
 use super::lease::{Elector, Term, Timing};
 use super::metrics::Metrics;
 use super::readiness::Readiness;
-use super::{controllers, error::ApiError};
+use super::{controllers, error::ApiError, fault};
 use crate::api::{MessageBroker, MessageTopic};
 use crate::http::{self, Probes};
 
@@ -46,6 +46,9 @@ pub async fn run_with(
     args: OperatorArgs,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
+    if let Some(exit_after) = args.exit_after.clone() {
+        fault::arm(exit_after);
+    }
     let (metrics, registry) = Metrics::new();
     let readiness = Readiness::waiting("starting");
     let address = args.http_listen;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tonic::transport::Channel;
 
+use super::super::fault;
 use super::model::{EntryKey, Held};
 use super::plan::{CopyJob, DropJob, Move};
 use crate::operator::metrics::Metrics;
@@ -36,7 +37,10 @@ async fn call<T>(
     let answer = tokio::time::timeout(LIMIT, request).await;
     metrics.called(method, matches!(answer, Ok(Ok(_))));
     match answer {
-        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Ok(response)) => {
+            fault::done(method);
+            Ok(response.into_inner())
+        }
         Ok(Err(status)) => Err(format!("{method}: {}", status.message())),
         Err(_) => Err(format!("{method}: no answer within {LIMIT:?}")),
     }
