@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, eventually};
 use crate::{assert_exactly_once, small};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,34 +61,23 @@ async fn a_client_that_knows_only_the_proto_files_and_one_address_publishes_and_
     sandbox.assigned("events").await;
 
     let protos = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");
-    let grpcurl = |data: &str, method: &str, limit: &str| {
-        let (import, file) = (["-import-path", protos], ["-proto", "sluice/v1/broker.proto"]);
-        let rest = [
-            "-plaintext",
-            "-max-time",
-            limit,
-            "-d",
-            data,
-            "orders.plain-grpc:7400",
-            method,
-        ];
-        sandbox.cluster.inside(
-            "node-1",
-            &[&["grpcurl"], &import[..], &file[..], &rest[..]].concat(),
-        )
-    };
-    // One message to each of the partitions, whoever of the three brokers leads it.
+    let grpcurl = format!("grpcurl -import-path {protos} -proto sluice/v1/broker.proto -plaintext -max-time");
+    // One message to each of the partitions, whoever of the three brokers leads it. A broker that does not know the
+    // others yet answers UNAVAILABLE, which says: try again.
     for partition in 0..6 {
-        let data =
-            format!(r#"{{"topic":"events","payloads":[{{"body":"aGVsbG8=","partition":{partition}}}]}}"#);
-        let answer = grpcurl(&data, "sluice.v1.Broker/Send", "10");
-        assert!(answer.contains("DURABILITY_FSYNC"), "{answer}");
+        let data = format!(r#"{{"topic":"events","payloads":[{{"body":"aGVsbG8=","partition":{partition}}}]}}"#);
+        let send = format!("{grpcurl} 10 -d '{data}' orders.plain-grpc:7400 sluice.v1.Broker/Send 2>&1 || true");
+        eventually(Duration::from_secs(20), &format!("partition {partition} to take a message"), || async {
+            let answer = sandbox.cluster.inside("node-1", &["bash", "-c", &send]);
+            assert!(answer.contains("DURABILITY_FSYNC") || answer.contains("Unavailable"), "{answer}");
+            answer.contains("DURABILITY_FSYNC").then_some(())
+        })
+        .await;
     }
-    // grpcurl ends when its time is over, with an error that says so: what it printed until then counts.
+    // A subscription ends with its requests, so they are kept open for some seconds.
     let subscribe = r#"{"open":{"topic":"events","group":"plain","start":{"earliest":true}}} {"credit":{"messages":"100","bytes":"1000000"}}"#;
     let command = format!(
-        "grpcurl -import-path {protos} -proto sluice/v1/broker.proto -plaintext -max-time 8 -d '{subscribe}' \
-         orders.plain-grpc:7400 sluice.v1.Broker/Subscribe || true"
+        "(echo '{subscribe}'; sleep 5) | {grpcurl} 20 -d @ orders.plain-grpc:7400 sluice.v1.Broker/Subscribe"
     );
     let output = sandbox.cluster.inside("node-1", &["bash", "-c", &command]);
     assert_eq!(output.matches("aGVsbG8=").count(), 6, "{output}");
