@@ -58,12 +58,11 @@ cases! {
         json!({"image": "sluice latest"}),
         "image must be an image reference without spaces"
     ),
-    storage_type_is_immutable => change(
+    ephemeral_storage_is_not_available_yet => spec(
         Broker,
         json!({"storage": {"type": "Persistent"}}),
-        json!({"paused": true}),
         json!({"storage": {"type": "Ephemeral"}}),
-        "storage.type cannot be changed"
+        "storage.type: Ephemeral is not available yet"
     ),
     storage_class_cannot_be_changed => change(
         Broker,
@@ -85,12 +84,6 @@ cases! {
         json!({"paused": true}),
         json!({"storage": {"storageClassName": null}}),
         "storage.storageClassName cannot be changed, added or removed"
-    ),
-    storage_class_needs_persistent_storage => spec(
-        Broker,
-        json!({"storage": {"type": "Persistent", "storageClassName": "fast"}}),
-        json!({"storage": {"type": "Ephemeral", "storageClassName": "fast"}}),
-        "storage.storageClassName has no meaning while storage.type is Ephemeral"
     ),
     storage_class_is_a_name => spec(
         Broker,

@@ -17,18 +17,13 @@ use super::{InvalidField, quantity, schema};
         "storage.storageClassName cannot be changed, added or removed; make a new MessageBroker with the other class and \
          move the clients"
     ),
-    schema::rule_at(
-        "storageClassName",
-        "self.type == 'Persistent' || !has(self.storageClassName)",
-        "storage.storageClassName has no meaning while storage.type is Ephemeral; remove it"
-    ),
 ]))]
 pub struct Storage {
-    /// Whether messages outlive their pod. Cannot be changed.
+    /// Whether messages outlive their pod. Only `Persistent` is available yet.
     #[serde(rename = "type")]
     #[schemars(extend("x-kubernetes-validations" = [schema::rule(
-        "self == oldSelf",
-        "storage.type cannot be changed; make a new MessageBroker of the other type and move the clients"
+        "self == 'Persistent'",
+        "storage.type: Ephemeral is not available yet; the only type is Persistent"
     )]))]
     pub type_: StorageType,
     /// The size of each broker's volume. May grow, never shrink.

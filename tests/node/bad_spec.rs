@@ -81,7 +81,7 @@ async fn an_image_that_is_not_there_or_impossible_resources_say_so_and_heal_when
     breaks_and_heals(
         &sandbox,
         &json!({"image": "localhost/no/such:image"}),
-        "ImagePullFailed",
+        "ImageUnavailable",
     )
     .await;
     let impossible =

@@ -65,13 +65,22 @@ async fn a_client_that_knows_only_the_proto_files_and_one_address_publishes_and_
     // One message to each of the partitions, whoever of the three brokers leads it. A broker that does not know the
     // others yet answers UNAVAILABLE, which says: try again.
     for partition in 0..6 {
-        let data = format!(r#"{{"topic":"events","payloads":[{{"body":"aGVsbG8=","partition":{partition}}}]}}"#);
-        let send = format!("{grpcurl} 10 -d '{data}' orders.plain-grpc:7400 sluice.v1.Broker/Send 2>&1 || true");
-        eventually(Duration::from_secs(20), &format!("partition {partition} to take a message"), || async {
-            let answer = sandbox.cluster.inside("node-1", &["bash", "-c", &send]);
-            assert!(answer.contains("DURABILITY_FSYNC") || answer.contains("Unavailable"), "{answer}");
-            answer.contains("DURABILITY_FSYNC").then_some(())
-        })
+        let data =
+            format!(r#"{{"topic":"events","payloads":[{{"body":"aGVsbG8=","partition":{partition}}}]}}"#);
+        let send =
+            format!("{grpcurl} 10 -d '{data}' orders.plain-grpc:7400 sluice.v1.Broker/Send 2>&1 || true");
+        eventually(
+            Duration::from_secs(20),
+            &format!("partition {partition} to take a message"),
+            || async {
+                let answer = sandbox.cluster.inside("node-1", &["bash", "-c", &send]);
+                assert!(
+                    answer.contains("DURABILITY_FSYNC") || answer.contains("Unavailable"),
+                    "{answer}"
+                );
+                answer.contains("DURABILITY_FSYNC").then_some(())
+            },
+        )
         .await;
     }
     // A subscription ends with its requests, so they are kept open for some seconds.

@@ -133,13 +133,18 @@ impl Cluster {
             env!("CARGO_BIN_EXE_sluice"),
             "operator",
         ];
+        let place = [
+            ("POD_NAME", "outside"),
+            ("POD_NAMESPACE", "sluice-system"),
+            ("SLUICE_LEASE_NAME", "sluice"),
+        ];
         Command::new(script)
             .args(run)
             .args(more)
+            .envs(place)
             .envs([
-                ("POD_NAME", "outside"),
-                ("POD_NAMESPACE", "sluice-system"),
                 ("SLUICE_HTTP_LISTEN", "127.0.0.1:0"),
+                ("SLUICE_BROKER_IMAGE", &self.image),
             ])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

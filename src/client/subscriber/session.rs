@@ -246,7 +246,7 @@ impl<'a> Session<'a> {
             Response::Unavailable(unavailable) => {
                 add(&counters.unavailable, 1);
                 let (partition, reason) = (unavailable.partition, unavailable.reason);
-                tracing::warn!(address = %self.address, partition, reason, "a partition cannot be served at the moment");
+                tracing::info!(address = %self.address, partition, reason, "a partition cannot be served at the moment");
             }
             Response::GoAway(go_away) => {
                 tracing::debug!(address = %self.address, reason = go_away.reason, "the broker goes away");
