@@ -11,6 +11,22 @@ use crate::cluster::{Cluster, eventually};
 use crate::sandbox::condition;
 use crate::{assert_exactly_once, small};
 
+/// A node that is cut off, until it is linked again or the test ends.
+struct Cut<'a>(&'a Cluster, &'static str);
+
+impl<'a> Cut<'a> {
+    fn off(cluster: &'a Cluster, node: &'static str) -> Self {
+        cluster.link(node, false);
+        Self(cluster, node)
+    }
+}
+
+impl Drop for Cut<'_> {
+    fn drop(&mut self) {
+        self.0.link(self.1, true);
+    }
+}
+
 fn node_of(pod: &Pod) -> String {
     pod.spec
         .as_ref()
@@ -68,7 +84,7 @@ async fn a_node_cut_off_for_a_minute_loses_nothing_and_all_is_ready_again_withou
         .await;
     job.prints("acknowledgedRate", Duration::from_secs(30)).await;
 
-    sandbox.cluster.link("node-3", false);
+    let link = Cut::off(&sandbox.cluster, "node-3");
     let since = std::time::Instant::now();
     eventually(
         Duration::from_secs(60),
@@ -116,7 +132,7 @@ async fn a_node_cut_off_for_a_minute_loses_nothing_and_all_is_ready_again_withou
     if let Some(rest) = Duration::from_secs(60).checked_sub(since.elapsed()) {
         tokio::time::sleep(rest).await;
     }
-    sandbox.cluster.link("node-3", true);
+    drop(link);
     let took = sandbox.ready("orders", 3).await;
     println!("all Ready {:.1} s after the link is back", took.as_secs_f64());
 

@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::NamespaceResourceScope;
@@ -31,9 +30,8 @@ fn variable(name: &str) -> String {
 }
 
 impl Cluster {
-    /// Connects, and installs the charts once for all tests of this run.
+    /// Connects, and installs the charts: whatever the test before left, each starts with a whole operator.
     pub async fn connect() -> Self {
-        static INSTALLED: OnceLock<()> = OnceLock::new();
         let name = variable("SLUICE_TEST_CLUSTER");
         let image = variable("SLUICE_TEST_IMAGE");
         let path = script(&["kubeconfig", "--name", &name]);
@@ -41,7 +39,7 @@ impl Cluster {
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
         let client = Client::try_from(config.expect("a usable kubeconfig")).expect("a client");
         let cluster = Self { client, image, name };
-        INSTALLED.get_or_init(|| cluster.install_operator(&[]));
+        cluster.install_operator(&[]);
         cluster
     }
 

@@ -100,7 +100,18 @@ fn available(input: &StatusInput<'_>, ready: u32) -> Finding {
     }
     let rolling = input.members.len() > input.updated.len();
     let reason = if rolling { "RollingOut" } else { "BrokersStarting" };
-    Finding::new(type_, false, reason, serve)
+    let waiting: Vec<&str> = input
+        .members
+        .iter()
+        .filter(|member| !member.ready)
+        .map(|member| member.name.as_str())
+        .collect();
+    let message = if waiting.is_empty() {
+        serve
+    } else {
+        format!("{serve}; not ready: {}", waiting.join(", "))
+    };
+    Finding::new(type_, false, reason, message)
 }
 
 fn configured(input: &StatusInput<'_>) -> Finding {
