@@ -51,7 +51,7 @@ impl Summary {
         // The last second over the objective while the load was large, and the one after it.
         let large = || after().filter(|moment| moment.offered > 2 * crate::SMALL);
         let slow = |moment: &&Moment| moment.p99.is_some_and(|p99| p99 > OBJECTIVE);
-        let last_slow = large().filter(slow).last().map(|moment| moment.at);
+        let last_slow = large().rfind(slow).map(|moment| moment.at);
         let fast = large().find(|moment| last_slow.is_none_or(|slow| moment.at > slow));
         let count = |name: &str| load[name].as_u64().unwrap_or(0);
         let decisions = broker

@@ -6,6 +6,12 @@
     missing_docs,
     reason = "every file uses a part of the support"
 )]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by it"
+)]
 
 #[path = "../support/cluster.rs"]
 mod cluster;

@@ -30,8 +30,8 @@ async fn check(steps: Vec<Step>) {
     let mut directory = tempfile::tempdir().unwrap();
     let mut store = simple(directory.path(), 3);
     let mut model = Model::new();
-    let mut before_last = model.clone();
     for step in steps {
+        let before_last;
         match step {
             Step::Append(index, producer, sequences) => {
                 before_last = model.clone();

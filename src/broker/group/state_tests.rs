@@ -172,11 +172,11 @@ proptest! {
                         }
                     }
                     // What is given up is buried.
-                    for index in 0..model.places.len() {
-                        if model.places[index].0 == Place::Dying {
-                            prop_assert!(state.is_dying(all[index]));
-                            state.finish_range(all[index]..all[index] + 1, &spans);
-                            model.places[index].0 = Place::Done;
+                    for ((place, _), &offset) in model.places.iter_mut().zip(&all) {
+                        if *place == Place::Dying {
+                            prop_assert!(state.is_dying(offset));
+                            state.finish_range(offset..offset + 1, &spans);
+                            *place = Place::Done;
                         }
                     }
                 }

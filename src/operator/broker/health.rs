@@ -205,6 +205,7 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value, reason = "reads better with json! in place")]
     fn pod(status: Value) -> Option<Problem> {
         let pod = json!({"metadata": {"name": "orders-0"}, "status": status});
         pod_problem(&serde_json::from_value(pod).expect("a pod"))

@@ -162,6 +162,7 @@ pub(crate) mod tests {
     use super::super::validate::validate;
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value, reason = "reads better with json! in place")]
     pub(crate) fn broker(spec: Value) -> MessageBroker {
         serde_json::from_value(json!({
             "apiVersion": "sluice.dev/v1alpha1",
