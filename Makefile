@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CLUSTER := dev/cluster/cluster
 
-.PHONY: help build image cluster install demo down test test-pure test-api test-node lint generate bench clean
+.PHONY: help build image cluster install demo down test test-pure test-api test-node test-cluster lint generate clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,7 +28,7 @@ down: ## Take away what `make demo` made
 	@dev/down.sh
 
 test: ## Every test: pure, against a real API server, on real nodes
-	@dev/test.sh pure api node
+	@dev/test.sh pure api node cluster
 
 test-pure: ## Only the tests that need nothing
 	@dev/test.sh pure
@@ -38,6 +38,9 @@ test-api: ## Only the tests that need an API server
 
 test-node: ## Only the tests that need nodes
 	@dev/test.sh node
+
+test-cluster: ## Only the tests of the development cluster
+	@dev/test.sh cluster
 
 lint: ## Formatting, clippy, documentation, licences, generated files, charts
 	@dev/lint.sh

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Runs the tests: test.sh [pure] [api] [node]. Starts what they need, and ends it, also when they fail.
+# Runs the tests: test.sh [pure] [api] [node] [cluster]. Starts what they need, and ends it, also when they fail.
 #
 # pure  needs only Rust: the crate's own tests, and brokers and clients in one process
 # api   a real API server (etcd and kube-apiserver on the loopback)
 # node  real nodes: kubelet, containerd, scheduler, volumes; needs root
+# cluster  the cluster that the others run on: starting, faults, and that nothing of it is left behind; needs root
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cluster=dev/cluster/cluster
@@ -55,6 +56,10 @@ for kind in "$@"; do
         cargo test --locked --test node -- --test-threads=1
       "$cluster" down --name "$node"
       ;;
-    *) echo "test: no kind of test '$kind': pure, api or node" >&2 && exit 2 ;;
+    cluster)
+      echo "== the development cluster itself"
+      dev/cluster/test.sh
+      ;;
+    *) echo "test: no kind of test '$kind': pure, api, node or cluster" >&2 && exit 2 ;;
   esac
 done
