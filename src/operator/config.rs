@@ -48,8 +48,14 @@ pub struct OperatorArgs {
     pub pressure_interval: u32,
 
     /// End at once, as by kill -9, after so many of: Write (to the Kubernetes API), Seal, Copy, Drop. For tests.
-    #[arg(long, env = "SLUICE_EXIT_AFTER", value_name = "WHAT=N", hide = true)]
-    pub exit_after: Option<ExitAfter>,
+    #[arg(
+        long,
+        env = "SLUICE_EXIT_AFTER",
+        value_name = "WHAT=N",
+        value_delimiter = ',',
+        hide = true
+    )]
+    pub exit_after: Vec<ExitAfter>,
 }
 
 impl OperatorArgs {

@@ -37,21 +37,25 @@ impl FromStr for ExitAfter {
     }
 }
 
-static ARMED: OnceLock<(ExitAfter, AtomicU64)> = OnceLock::new();
+static ARMED: OnceLock<Vec<(ExitAfter, AtomicU64)>> = OnceLock::new();
 
-/// From now on, the process ends after this. Only the first call counts.
-pub fn arm(exit_after: ExitAfter) {
-    ARMED.get_or_init(|| (exit_after, AtomicU64::new(0)));
+/// From now on, the process ends after whichever of these comes first. Only the first call counts.
+pub fn arm(exit_after: &[ExitAfter]) {
+    ARMED.get_or_init(|| {
+        exit_after
+            .iter()
+            .map(|one| (one.clone(), AtomicU64::new(0)))
+            .collect()
+    });
 }
 
 /// This was done.
 pub fn done(what: &str) {
-    if let Some((exit_after, count)) = ARMED.get()
-        && exit_after.what == what
-        && count.fetch_add(1, Ordering::SeqCst) + 1 >= exit_after.times
-    {
-        tracing::warn!(what, "ending, as --exit-after says");
-        std::process::abort();
+    for (exit_after, count) in ARMED.get().into_iter().flatten() {
+        if exit_after.what == what && count.fetch_add(1, Ordering::SeqCst) + 1 >= exit_after.times {
+            tracing::warn!(what, "ending, as --exit-after says");
+            std::process::abort();
+        }
     }
 }
 

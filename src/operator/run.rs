@@ -46,9 +46,7 @@ pub async fn run_with(
     args: OperatorArgs,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    if let Some(exit_after) = args.exit_after.clone() {
-        fault::arm(exit_after);
-    }
+    fault::arm(&args.exit_after);
     let (metrics, registry) = Metrics::new();
     let readiness = Readiness::waiting("starting");
     let address = args.http_listen;

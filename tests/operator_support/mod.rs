@@ -40,7 +40,7 @@ impl Operator {
             lease_duration: 3,
             http_listen: ([127, 0, 0, 1], 0).into(),
             pressure_interval: 200,
-            exit_after: None,
+            exit_after: Vec::new(),
         };
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
