@@ -14,7 +14,7 @@ use stage::Stage;
 use summary::Summary;
 
 /// What the load offers at first and at the end: messages a second.
-pub(crate) const SMALL: u64 = 2_500;
+pub(crate) const SMALL: u64 = 4_000;
 /// Five times the small load.
 pub(crate) const LARGE: u64 = 5 * SMALL;
 const BEFORE: Duration = Duration::from_secs(20);

@@ -17,6 +17,8 @@ pub(crate) const NAMESPACE: &str = "sluice-demo";
 pub(crate) const BROKER: &str = "orders";
 /// The name of the MessageTopic in `broker.yaml`.
 pub(crate) const TOPIC: &str = "events";
+/// How long a broker may take to tell what it has done.
+const PATIENCE: Duration = Duration::from_millis(500);
 const MANIFEST: &str = include_str!("broker.yaml");
 
 /// Printed at the end.
@@ -183,12 +185,11 @@ impl Stage {
         for pod in pods.items {
             let (name, port) = (pod.name_any(), sluice::api::names::BROKER_HTTP_PORT);
             let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:{port}/proxy/metrics");
-            // A broker that is not up yet has acknowledged nothing.
-            let Ok(text) = self
+            let request = self
                 .client
-                .request_text(http::Request::get(path).body(Vec::new())?)
-                .await
-            else {
+                .request_text(http::Request::get(path).body(Vec::new())?);
+            // A broker that comes or goes does not answer, and must not hold up the others' second.
+            let Ok(Ok(text)) = tokio::time::timeout(PATIENCE, request).await else {
                 continue;
             };
             let value = text

@@ -36,7 +36,7 @@ pub fn small(replicas: u32, image: &str) -> Value {
 }
 
 /// A load that one broker of `cpu: 200m` carries easily, five times that, and the small one again.
-pub const SCHEDULE: &str = "2500:20s,12500:60s,2500:120s";
+pub const SCHEDULE: &str = "4000:20s,20000:60s,4000:120s";
 
 /// Asserts what every load must end with: all that was acknowledged was delivered, in order and once.
 pub fn assert_exactly_once(summary: &Value) {
