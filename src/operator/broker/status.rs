@@ -189,6 +189,9 @@ fn drain(input: &StatusInput<'_>) -> Option<DrainStatus> {
         drain.empty_since.get_or_insert_with(|| input.now.clone());
         drain.holding = HoldingCounts::default();
         "holds nothing; waiting for spec.autoscaling.drain.settle".clone_into(&mut drain.message);
+    } else if facts.holding == HoldingCounts::default() && drain.empty_since.is_some() {
+        // Nobody says that it holds anything, only the broker was not asked yet, as after a restart of the operator:
+        // what was found before stands, and need not be written away and back. Removing it asks again in any case.
     } else {
         drain.empty_since = None;
         drain.holding = HoldingCounts {

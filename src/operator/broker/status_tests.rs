@@ -171,7 +171,15 @@ fn a_drain_says_what_it_waits_for_and_when_it_is_stuck() {
     case.facts.empty = true;
     let status = case.status(700);
     assert_eq!(condition(&status, conditions::DRAINING).1, "Emptying");
-    assert_eq!(status.drain.expect("there").empty_since, Some(at(700)));
+    let drain = status.drain.expect("there");
+    assert_eq!(drain.empty_since, Some(at(700)));
+
+    // An operator that was started again and has not asked the broker yet writes nothing of it.
+    case.scale.drain = Some(drain.clone());
+    case.facts.empty = false;
+    case.facts.holding = HoldingCounts::default();
+    case.facts.waiting_for = "orders-2 does not say what it holds".to_owned();
+    assert_eq!(case.status(701).drain.expect("there"), drain);
 }
 
 #[test]
