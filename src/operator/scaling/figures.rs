@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::api::DurationString;
-use crate::scaling::{Decision, Time};
+use serde::de::DeserializeOwned;
+
+use crate::api::broker_status::BrokerStatus;
+use crate::api::{DurationString, MessageBrokerStatus};
+use crate::scaling::{Decision, LimitedBy, Reason, Time};
 
 /// Figures are not written more often than this, unless a decision changes something.
 const SPACING: Duration = Duration::from_secs(12);
@@ -59,9 +62,46 @@ impl Figures {
             brokers_reporting: inputs.brokers_reporting,
             brokers_ready: inputs.brokers_ready,
             recommended: decision.recommended_replicas,
-            limited_by: decision.limited_by.map(crate::scaling::LimitedBy::as_str),
+            limited_by: decision.limited_by.map(LimitedBy::as_str),
             reason: decision.reason.as_str(),
             brokers,
+        }
+    }
+
+    /// The figures that a status shows, so that an operator that was started again does not write them once more.
+    pub fn shown(status: &MessageBrokerStatus) -> Self {
+        let autoscaling = status.autoscaling.clone().unwrap_or_default();
+        let delay = |text: &Option<DurationString>| {
+            let parsed = text.as_ref().and_then(|text| text.parse("status").ok());
+            parsed.map_or(0, |delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
+        };
+        let broker = |one: &BrokerStatus| {
+            let figures = BrokerFigures {
+                pressure: one.pressure,
+                connections: one.connections.unwrap_or(0),
+                queue_delay_ms: delay(&one.queue_delay_p99),
+            };
+            (one.name.clone(), figures)
+        };
+        let measured = status.brokers.iter().filter(|one| one.connections.is_some());
+        Self {
+            demand_per_second: autoscaling.demand_per_second.unwrap_or(0),
+            capacity_per_broker: autoscaling.capacity_per_broker,
+            blocked_percent: autoscaling.blocked_percent.unwrap_or(0),
+            queue_delay_ms: delay(&autoscaling.queue_delay_p99),
+            brokers_reporting: autoscaling.brokers_reporting.unwrap_or(0),
+            brokers_ready: status.ready_replicas,
+            recommended: autoscaling.recommended_replicas.unwrap_or(0),
+            limited_by: autoscaling
+                .limited_by
+                .and_then(|limit| word::<LimitedBy>(&limit))
+                .map(LimitedBy::as_str),
+            reason: status
+                .summary
+                .as_ref()
+                .and_then(|summary| word::<Reason>(&summary.scaling))
+                .map_or("", Reason::as_str),
+            brokers: measured.map(broker).collect(),
         }
     }
 
@@ -112,6 +152,11 @@ impl Figures {
             )
             || far(self.queue_delay_ms, other.queue_delay_ms, 5)
     }
+}
+
+/// One of a closed set, by its name.
+fn word<T: DeserializeOwned>(name: &str) -> Option<T> {
+    serde_json::from_value(name.into()).ok()
 }
 
 /// More than a fifth apart, and by more than `noise`.

@@ -62,18 +62,12 @@ impl Scaler {
     pub fn new(broker: &MessageBroker) -> Self {
         let now = super::now();
         let status = broker.status.clone().unwrap_or_default();
+        let written = Figures::shown(&status);
         let autoscaling = status.autoscaling.unwrap_or_default();
         let durable = autoscaling
             .state
             .as_ref()
             .and_then(|state| serde_json::from_value(state.0.clone()).ok());
-        let written = Figures {
-            demand_per_second: autoscaling.demand_per_second.unwrap_or(0),
-            capacity_per_broker: autoscaling.capacity_per_broker,
-            blocked_percent: autoscaling.blocked_percent.unwrap_or(0),
-            recommended: autoscaling.recommended_replicas.unwrap_or(0),
-            ..Figures::default()
-        };
         Self {
             state: durable.map_or_else(|| State::new(now), |durable| State::resume(durable, now)),
             basis: None,
@@ -82,7 +76,7 @@ impl Scaler {
             decisions: autoscaling.decisions,
             last_scale: autoscaling.last_scale_time,
             written,
-            written_at: Time::default(),
+            written_at: now,
             durable: autoscaling.state,
             start_time: START_TIME,
             growing: None,
