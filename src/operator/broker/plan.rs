@@ -117,11 +117,14 @@ pub fn scale(input: &ScaleInput<'_>) -> Scale {
 /// The broker left the StatefulSet: its pod goes, then its claim. `None`: both are gone.
 fn remove(input: &ScaleInput<'_>, drain: &DrainStatus, size: u32) -> Option<Scale> {
     let leftover = input.leftovers.iter().find(|one| one.ordinal == drain.ordinal)?;
-    let claim_goes = input.delete_claims && leftover.claim && input.referenced <= drain.ordinal;
+    let claim_goes = input.delete_claims && leftover.claim;
     if !leftover.pod && !claim_goes {
         return None;
     }
-    let delete = claim_goes && !leftover.pod && !leftover.claim_ending;
+    // An operator that has just started does not know yet what the topics refer to. Until it does, the claim stays,
+    // and so does the drain that is to remove it.
+    let known = input.referenced <= drain.ordinal;
+    let delete = claim_goes && known && !leftover.pod && !leftover.claim_ending;
     Some(Scale {
         drain: Some(drain.clone()),
         delete_claim: delete.then_some(drain.ordinal),

@@ -122,6 +122,9 @@ fn a_claim_goes_after_its_pod_and_only_if_nothing_is_there() {
     assert_eq!(with(pod, 0, true).delete_claim, None);
     assert_eq!(with(claim, 0, true).delete_claim, Some(2));
     assert_eq!(with(claim, 3, true).delete_claim, None, "a chain names it");
+    // As right after a start of the operator, when it is not known what the topics refer to.
+    let unknown = with(claim, u32::MAX, true);
+    assert_eq!((unknown.delete_claim, unknown.drain.as_ref()), (None, Some(&two)));
     let kept = with(claim, 0, false);
     assert_eq!((kept.delete_claim, kept.drain), (None, None));
     assert_eq!(with(&[], 0, true).drain, None, "all gone");
