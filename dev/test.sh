@@ -47,10 +47,11 @@ for kind in "$@"; do
         echo "test: the tests on nodes need root (namespaces, mounts, cgroups): run them as root, or only make test-pure test-api" >&2
         exit 1
       fi
-      image=$(dev/image.sh)
       started+=("$node")
       "$cluster" down --name "$node" >/dev/null 2>&1 || true
       "$cluster" up --nodes 3 --name "$node"
+      # After `up`, which installs what builds images.
+      image=$(dev/image.sh)
       "$cluster" load-image --name "$node" "$target/image/sluice.tar" >/dev/null
       SLUICE_TEST_CLUSTER=$node SLUICE_TEST_IMAGE=$image \
         cargo test --locked --test node -- --test-threads=1
