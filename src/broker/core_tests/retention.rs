@@ -142,7 +142,8 @@ async fn a_group_behind_the_retention_goes_on_at_its_start() {
     let directory = tempfile::tempdir().unwrap();
     let store = simple(directory.path(), 1);
     let mut member = Member::join(&store, "orders", "g", Start::Earliest).unwrap();
-    let body = "x".repeat(1000);
+    // Too large to be kept together with the next one.
+    let body = "x".repeat(40 << 10);
     for n in 0..20 {
         append(&partition(&store, 0), "", vec![message(n, &body)])
             .await
@@ -150,7 +151,7 @@ async fn a_group_behind_the_retention_goes_on_at_its_start() {
     }
     take(&mut member, 1).await;
     let retention = pb::Retention {
-        bytes: 5000,
+        bytes: 200 << 10,
         ..pb::Retention::default()
     };
     store
@@ -163,4 +164,28 @@ async fn a_group_behind_the_retention_goes_on_at_its_start() {
     assert_eq!(rest[0].message.offset.position(), start);
     ack(&member, &rest).await;
     assert_eq!(store.unconsumed().0, 0);
+}
+
+#[tokio::test]
+async fn the_newest_messages_stay_however_small_the_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = simple(directory.path(), 1);
+    let mut member = Member::join(&store, "orders", "g", Start::Earliest).unwrap();
+    let body = "x".repeat(40 << 10);
+    for n in 0..3 {
+        append(&partition(&store, 0), "", vec![message(n, &body)])
+            .await
+            .unwrap();
+    }
+    let retention = pb::Retention {
+        bytes: 1000,
+        ..pb::Retention::default()
+    };
+    store
+        .configure(&configuration("a", 2, vec![retained(retention)]))
+        .unwrap();
+    store.retain();
+    until("it is trimmed", async || store.held()[0].start > 0).await;
+    assert_eq!(store.held()[0].start, 2);
+    assert_eq!(take(&mut member, 1).await[0].message.offset.position(), 2);
 }

@@ -113,6 +113,8 @@ impl Store {
         let oldest = settings
             .retention_age
             .map(|age| now_millis().saturating_sub(age.as_millis() as u64));
+        // The newest piece stays, however small the bound: what was acknowledged just now can be read.
+        let mut newest = true;
         let mut bytes = 0;
         for epoch in epochs {
             let Some(entry) = self.registry.get(&partition.entry_id(epoch)) else {
@@ -144,9 +146,10 @@ impl Store {
                     for piece in state.index.iter().rev() {
                         bytes += u64::from(piece.at.len);
                         if bytes > settings.retention_bytes {
-                            start = start.max(piece.end());
+                            start = start.max(if newest { piece.base } else { piece.end() });
                             break;
                         }
+                        newest = false;
                     }
                 }
                 (start, start > state.start)
