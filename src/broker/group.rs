@@ -1,5 +1,6 @@
 //! Consumer groups: who has which message, until when, and what is done.
 
+mod census;
 mod delivering;
 mod hub;
 mod member;
@@ -13,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::store::{Offset, StoredMessage};
+pub use census::{Census, census};
 pub(crate) use hub::Hub;
 pub use member::Member;
 

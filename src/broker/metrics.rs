@@ -8,7 +8,10 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use tokio::runtime::Handle;
+
 use super::cpu;
+use super::group;
 use super::server::Refusals;
 use super::service::Shared;
 
@@ -121,6 +124,8 @@ impl Collector for BrokerMetrics {
         }
         let (channel_messages, channel_bytes) = shared.channel.inside();
         let (unconsumed, oldest) = shared.store.unconsumed();
+        let census = group::census(&shared.store);
+        let tasks = Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks());
         let configuration = shared.store.configuration();
         let generation = configuration
             .borrow()
@@ -164,6 +169,13 @@ impl Collector for BrokerMetrics {
                 "Age of the oldest of them",
                 oldest.as_secs(),
             ),
+            ("group_members", "Members of consumer groups", census.members),
+            (
+                "outstanding_messages",
+                "Messages that members have and did not settle",
+                census.outstanding,
+            ),
+            ("tasks", "Tasks of the runtime that are alive", tasks as u64),
             ("memory_bytes", "Resident memory", cpu::resident_bytes()),
             ("configuration_generation", "The newest configuration", generation),
             (
