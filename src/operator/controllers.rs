@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{
     ConfigMap, ObjectReference, PersistentVolumeClaim, Pod, Service, ServiceAccount,
 };
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 use tracing::Instrument;
 
 use super::broker::build::{INSTANCE_LABEL, NAME_LABEL};
+use super::broker::rivals;
 use super::context::{Context, Guarded, Requests};
 use super::error::ReconcileError;
 use super::{broker, topic};
@@ -110,6 +112,15 @@ async fn brokers(context: Arc<Context>, requests: Requests, place: Option<String
         .watches_stream(
             children::<PersistentVolumeClaim>(&context, place, &labelled),
             |claim| of_cluster(&claim),
+        )
+        .watches_stream(
+            watcher(
+                api::<HorizontalPodAutoscaler>(&context, place),
+                watcher::Config::default(),
+            )
+            .default_backoff()
+            .touched_objects(),
+            |autoscaler| scaled_by(&autoscaler),
         )
         .reconcile_on(requests);
     let ended = context.kube.term.ended.clone();
@@ -243,6 +254,12 @@ fn of_cluster<K: Resource>(child: &K) -> Option<ObjectRef<Broker>> {
     let meta = child.meta();
     let cluster = meta.labels.as_ref()?.get(INSTANCE_LABEL)?;
     Some(ObjectRef::new(cluster).within(meta.namespace.as_deref()?))
+}
+
+/// The MessageBroker whose number the autoscaler sets.
+fn scaled_by(autoscaler: &HorizontalPodAutoscaler) -> Option<ObjectRef<Broker>> {
+    let (_, cluster) = rivals::target(autoscaler)?;
+    Some(ObjectRef::new(&cluster).within(autoscaler.metadata.namespace.as_deref()?))
 }
 
 async fn one_broker(object: Arc<Broker>, context: Arc<Context>) -> Result<Action, ReconcileError> {

@@ -186,6 +186,14 @@ fn active(input: &StatusInput<'_>) -> Finding {
     } else {
         input.figures.reason
     };
+    if let Some(conflict) = input.conflict {
+        // Whoever runs the other one has to see it where they look for what scales.
+        let decides = matches!(
+            input.broker.spec.autoscaling.mode,
+            AutoscalingMode::ScaleUpOnly | AutoscalingMode::Auto
+        );
+        return Finding::new(type_, decides, conflict.reason, conflict.message.clone());
+    }
     match input.broker.spec.autoscaling.mode {
         AutoscalingMode::Off => Finding::new(type_, false, "Off", "spec.autoscaling.mode is Off"),
         AutoscalingMode::Recommend => Finding::new(

@@ -1,6 +1,7 @@
 //! All reading of a reconcile: the object, its children, its pods and volumes, from the API server and no cache.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -9,6 +10,7 @@ use kube::Api;
 use kube::api::ListParams;
 
 use super::build::{DATA, config_map, selector_text, service_account};
+use super::rivals::{self, Rival};
 use crate::api::{MessageBroker, names};
 use crate::operator::cluster::Member;
 use crate::operator::error::ApiError;
@@ -42,6 +44,8 @@ pub struct Observed {
     pub classes: Option<Vec<StorageClass>>,
     /// While there is no StatefulSet: one more than the highest ordinal that any topic's partitions name.
     pub referenced: u32,
+    /// Other autoscalers of its brokers.
+    pub rivals: Vec<Rival>,
 }
 
 /// Reads everything. `None`: there is no such MessageBroker any more, or it is being deleted.
@@ -58,7 +62,18 @@ pub async fn observe(kube: &Kube, namespace: &str, name: &str) -> Result<Option<
     let selector = selector_text(name);
     let (headless_name, config_name) = (names::headless_service(name), config_map::name(name));
     let account_name = service_account::name(name);
-    let (stateful_set, headless, client, config_map, service_account, pdb, network_policy, pods, claims) = futures::try_join!(
+    let (
+        stateful_set,
+        headless,
+        client,
+        config_map,
+        service_account,
+        pdb,
+        network_policy,
+        pods,
+        claims,
+        autoscalers,
+    ) = futures::try_join!(
         kube.get::<StatefulSet>(namespace, name),
         kube.get::<Service>(namespace, &headless_name),
         kube.get::<Service>(namespace, name),
@@ -68,6 +83,8 @@ pub async fn observe(kube: &Kube, namespace: &str, name: &str) -> Result<Option<
         kube.get::<NetworkPolicy>(namespace, name),
         kube.list::<Pod>(namespace, &selector),
         kube.list::<PersistentVolumeClaim>(namespace, &selector),
+        // Anybody's: they carry no label of ours.
+        kube.list::<HorizontalPodAutoscaler>(namespace, ""),
     )?;
     let mut pods = by_ordinal(pods, name);
     if let Some(set) = &stateful_set {
@@ -98,6 +115,7 @@ pub async fn observe(kube: &Kube, namespace: &str, name: &str) -> Result<Option<
         claims,
         classes,
         referenced,
+        rivals: rivals::of(&autoscalers, name),
     }))
 }
 

@@ -12,6 +12,7 @@ use super::build::{Blueprint, DEFAULT_IMAGE, REPLICAS, build};
 use super::health::{self, Problem};
 use super::observe::{Observed, observe};
 use super::plan::{self, Leftover, Live, Scale, ScaleInput};
+use super::rivals;
 use super::rollout::Rollout;
 use super::status::{self, StatusInput};
 use super::validate::{Validated, validate};
@@ -150,7 +151,22 @@ impl<'a> Pass<'a> {
     /// How many brokers there should be.
     fn wanted(&self) -> u32 {
         let scaler = self.cluster.scaler.lock();
-        scaler.desired(self.policy.autoscaling.mode, self.observed.broker.spec.replicas)
+        scaler.desired(self.policy.autoscaling.mode, self.starting_replicas())
+    }
+
+    /// `spec.replicas` as a person wrote it: what another autoscaler writes there is no wish to follow.
+    fn starting_replicas(&self) -> u32 {
+        let broker = &self.observed.broker;
+        if !rivals::is_overruled(&self.observed.rivals, broker.spec.autoscaling.mode) {
+            return broker.spec.replicas;
+        }
+        let autoscaling = broker
+            .status
+            .as_ref()
+            .and_then(|status| status.autoscaling.as_ref());
+        autoscaling
+            .and_then(|autoscaling| autoscaling.starting_replicas)
+            .unwrap_or(broker.spec.replicas)
     }
 
     fn scale(&self, wanted: u32) -> Scale {
@@ -215,12 +231,12 @@ impl<'a> Pass<'a> {
 
     /// A decision is stored before it is acted on, so that an operator that starts now goes on with it.
     async fn write_decision_first(&mut self, scale: &Scale) -> Result<(), ReconcileError> {
-        let spec_replicas = self.observed.broker.spec.replicas;
+        let starting = self.starting_replicas();
         let before = self.observed.broker.status.clone().unwrap_or_default();
         let (autoscaling, announcement) = {
             let mut scaler = self.cluster.scaler.lock();
             (
-                scaler.status(spec_replicas, self.policy.autoscaling.mode),
+                scaler.status(starting, self.policy.autoscaling.mode),
                 scaler.announcement.take(),
             )
         };
@@ -312,7 +328,7 @@ impl<'a> Pass<'a> {
             .map(|member| (member.name, member.ready));
         self.cluster.scaler.lock().set_basis(Basis {
             policy: self.policy.clone(),
-            spec_replicas: self.observed.broker.spec.replicas,
+            spec_replicas: self.starting_replicas(),
             brokers: brokers.collect(),
             rolling_out: updated.len() < self.observed.pods.len(),
             draining: scale.drain.is_some(),
@@ -327,10 +343,11 @@ impl<'a> Pass<'a> {
         (updated, image): (Vec<String>, String),
     ) -> Result<Duration, ReconcileError> {
         let health_problems = health::problems(&self.observed);
+        let conflict = rivals::conflict(&self.observed.rivals, self.observed.broker.spec.autoscaling.mode);
         let (autoscaling, figures, channel_capacity) = {
             let scaler = self.cluster.scaler.lock();
             (
-                scaler.status(self.observed.broker.spec.replicas, self.policy.autoscaling.mode),
+                scaler.status(self.starting_replicas(), self.policy.autoscaling.mode),
                 scaler.figures().clone(),
                 scaler.channel_capacity(&self.policy),
             )
@@ -344,6 +361,7 @@ impl<'a> Pass<'a> {
             image,
             sync_problems: &applied.problems,
             health_problems: &health_problems,
+            conflict: conflict.as_ref(),
             facts: &self.facts,
             autoscaling,
             figures: &figures,
@@ -352,8 +370,11 @@ impl<'a> Pass<'a> {
             drain_timeout: self.validated.timeout,
             now: self.now.clone(),
         });
-        self.tell(&status, applied.problems.iter().chain(&health_problems))
-            .await;
+        self.tell(
+            &status,
+            applied.problems.iter().chain(&health_problems).chain(&conflict),
+        )
+        .await;
         let rolling = updated.len() < self.observed.pods.len();
         let at_rest = conditions::is_true(&status.conditions, conditions::READY)
             && scale.drain.is_none()

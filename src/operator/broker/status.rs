@@ -34,6 +34,8 @@ pub struct StatusInput<'a> {
     pub sync_problems: &'a [Problem],
     /// What is wrong with pods and volumes.
     pub health_problems: &'a [Problem],
+    /// Another autoscaler is in the way.
+    pub conflict: Option<&'a Problem>,
     /// What is known of the brokers.
     pub facts: &'a Facts,
     /// The autoscaler's part.

@@ -37,6 +37,7 @@ struct Case {
     updated: Vec<String>,
     sync: Vec<Problem>,
     health: Vec<Problem>,
+    conflict: Option<Problem>,
     facts: Facts,
     figures: Figures,
 }
@@ -63,6 +64,7 @@ impl Case {
             members,
             sync: Vec::new(),
             health: Vec::new(),
+            conflict: None,
             facts,
             figures: Figures {
                 reason: "Off",
@@ -82,6 +84,7 @@ impl Case {
             image: "sluice:1".to_owned(),
             sync_problems: &self.sync,
             health_problems: &self.health,
+            conflict: self.conflict.as_ref(),
             facts: &self.facts,
             autoscaling: AutoscalingStatus::default(),
             figures: &self.figures,
@@ -141,6 +144,15 @@ fn what_is_wrong_is_said_by_the_field_to_look_at() {
         message.contains("spec.image") && message.contains("2 of 3"),
         "{message}"
     );
+}
+
+#[test]
+fn another_autoscaler_is_named_where_one_looks_for_what_scales() {
+    let mut case = Case::new(3);
+    case.conflict = Some(Problem::new("AnotherAutoscaler", "HorizontalPodAutoscaler web …"));
+    let (_, reason, message) = condition(&case.status(10), conditions::SCALING_ACTIVE);
+    assert_eq!(reason, "AnotherAutoscaler");
+    assert!(message.contains("web"), "{message}");
 }
 
 #[test]
