@@ -1,0 +1,203 @@
+//! What clients did, when they began it, and what they were told and when: the material of [`crate::check`].
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// A message: the number of its producer, and its number there.
+pub type Id = (u32, u64);
+
+/// The producer of the messages that mark the end of a load.
+pub const SENTINELS: u32 = u32::MAX;
+/// Producers from here on have no producer id: their messages may be stored twice, and never be lost.
+pub const WITHOUT_ID: u32 = 1000;
+
+/// One message that was published, from the first attempt to the answer that settled it.
+#[derive(Debug, Clone)]
+pub struct Append {
+    pub id: Id,
+    pub partition: u32,
+    pub began: Duration,
+    /// When it was acknowledged; `None`: never, so it may be stored or not.
+    pub acked: Option<Duration>,
+    /// The offset that the acknowledgement named for this very message.
+    pub offset: Option<u64>,
+    /// An offset that it does not exceed: that of a later message in the same acknowledgement.
+    pub not_after: Option<u64>,
+}
+
+/// One message that a member of a group received.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    pub group: String,
+    pub id: Id,
+    pub partition: u32,
+    pub offset: u64,
+    /// The broker cannot have sent it before this: the member had no credit.
+    pub began: Duration,
+    pub received: Duration,
+}
+
+/// What a delivery was answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    Ack,
+    Nack,
+}
+
+/// What the broker said to that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is durable.
+    Confirmed,
+    /// Refused as stale.
+    Stale,
+    /// It never said: the stream ended.
+    Unknown,
+}
+
+/// One answer to a delivery.
+#[derive(Debug, Clone)]
+pub struct Settle {
+    /// The index of the delivery.
+    pub delivery: usize,
+    pub answer: Answer,
+    pub began: Duration,
+    /// When the outcome was known.
+    pub ended: Option<Duration>,
+    pub outcome: Outcome,
+}
+
+/// A message as it lies in the log at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    pub id: Id,
+    pub partition: u32,
+    pub offset: u64,
+}
+
+/// Everything that was recorded.
+#[derive(Debug, Clone, Default)]
+pub struct Events {
+    pub appends: Vec<Append>,
+    pub deliveries: Vec<Delivery>,
+    pub settles: Vec<Settle>,
+    /// All of the log, read at the end.
+    pub log: Vec<Stored>,
+}
+
+#[derive(Default)]
+struct Record {
+    events: Events,
+    /// Acknowledged messages.
+    acked: Vec<Id>,
+    /// By group: messages whose ack was confirmed, or may have been taken.
+    finished: HashMap<String, HashSet<Id>>,
+}
+
+/// The record, with its clock.
+pub struct History {
+    started: Instant,
+    record: Mutex<Record>,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            record: Mutex::default(),
+        }
+    }
+}
+
+impl History {
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// A message is about to be sent for the first time. Returns its index.
+    pub fn append_begins(&self, id: Id, partition: u32) -> usize {
+        let began = self.now();
+        let appends = &mut self.record.lock().events.appends;
+        appends.push(Append {
+            id,
+            partition,
+            began,
+            acked: None,
+            offset: None,
+            not_after: None,
+        });
+        appends.len() - 1
+    }
+
+    /// A message was acknowledged: with its own offset, or one that it does not exceed.
+    pub fn append_acked(&self, index: usize, offset: Option<u64>, not_after: Option<u64>) {
+        let acked = self.now();
+        let mut record = self.record.lock();
+        let append = &mut record.events.appends[index];
+        append.acked = Some(acked);
+        append.offset = offset;
+        append.not_after = not_after;
+        let id = append.id;
+        record.acked.push(id);
+    }
+
+    /// A message came. Returns its index.
+    pub fn delivered(&self, delivery: Delivery) -> usize {
+        let deliveries = &mut self.record.lock().events.deliveries;
+        deliveries.push(delivery);
+        deliveries.len() - 1
+    }
+
+    /// A delivery is about to be answered. Returns the answer's index.
+    pub fn settle_begins(&self, delivery: usize, answer: Answer) -> usize {
+        let began = self.now();
+        let settles = &mut self.record.lock().events.settles;
+        settles.push(Settle {
+            delivery,
+            answer,
+            began,
+            ended: None,
+            outcome: Outcome::Unknown,
+        });
+        settles.len() - 1
+    }
+
+    /// The broker said what became of an answer; `Unknown`: it will never say.
+    pub fn settle_ends(&self, index: usize, outcome: Outcome) {
+        let ended = self.now();
+        let record = &mut *self.record.lock();
+        let settle = &mut record.events.settles[index];
+        settle.outcome = outcome;
+        settle.ended = (outcome != Outcome::Unknown).then_some(ended);
+        if settle.answer == Answer::Ack && outcome != Outcome::Stale {
+            let delivery = &record.events.deliveries[settle.delivery];
+            let finished = record.finished.entry(delivery.group.clone()).or_default();
+            finished.insert(delivery.id);
+        }
+    }
+
+    /// Acknowledged messages that a group has not finished.
+    pub fn unfinished(&self, group: &str) -> Vec<Id> {
+        let record = self.record.lock();
+        let none = HashSet::new();
+        let finished = record.finished.get(group).unwrap_or(&none);
+        let unfinished = record.acked.iter().filter(|id| !finished.contains(id));
+        unfinished.copied().collect()
+    }
+
+    /// How many messages were acknowledged so far.
+    pub fn acked(&self) -> usize {
+        self.record.lock().acked.len()
+    }
+
+    /// The log, as it was read at the end.
+    pub fn set_log(&self, log: Vec<Stored>) {
+        self.record.lock().events.log = log;
+    }
+
+    pub fn events(&self) -> Events {
+        self.record.lock().events.clone()
+    }
+}
