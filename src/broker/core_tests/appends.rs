@@ -54,12 +54,12 @@ async fn what_is_appended_is_read_back_also_after_a_restart() {
     assert_eq!(appended[0].offset, Offset::new(1, 3));
 }
 
-fn test_disk(directory: &std::path::Path) -> (Arc<Store>, Arc<TestDisk>) {
-    let disk = Arc::new(TestDisk::default());
+fn test_disk(directory: &std::path::Path) -> (Arc<Store>, TestDisk) {
+    let disk = TestDisk::default();
     let store = Store::open_on(
         options(directory, "a"),
         Arc::new(Counters::default()),
-        Arc::<TestDisk>::clone(&disk),
+        Arc::new(disk.clone()),
     )
     .unwrap();
     let chains = vec![vec![chain_entry(1, "a", None)]];

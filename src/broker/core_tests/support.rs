@@ -1,8 +1,8 @@
 //! Stores, configurations and messages for tests.
 
-use std::fs::File;
+use std::any::Any;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::broker::channel::Channel;
 use crate::broker::counters::Counters;
-use crate::broker::log::{Disk, RealDisk};
+use crate::broker::log::{Disk, DiskFile, RealDisk};
 use crate::broker::store::{
     AppendError, Appended, EntryId, NewMessage, Partition, Store, StoreOptions, StoredMessage,
 };
@@ -21,16 +21,28 @@ use crate::pb;
 /// The topic's uid.
 pub(crate) const UID: &str = "uid-1";
 
-/// A disk whose syncs can be held and whose writes can fail.
+/// A real disk whose syncs can be held or fail and whose writes can fail. Clones are the same disk.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TestDisk(Arc<Faults>);
+
 #[derive(Debug, Default)]
-pub(crate) struct TestDisk {
+pub(crate) struct Faults {
     held: Mutex<bool>,
     released: Condvar,
     pub(crate) full: AtomicBool,
+    pub(crate) failing_syncs: AtomicBool,
     pub(crate) syncs: AtomicU64,
 }
 
-impl TestDisk {
+impl std::ops::Deref for TestDisk {
+    type Target = Faults;
+
+    fn deref(&self) -> &Faults {
+        &self.0
+    }
+}
+
+impl Faults {
     pub(crate) fn hold_syncs(&self, hold: bool) {
         *self.held.lock() = hold;
         self.released.notify_all();
@@ -38,23 +50,73 @@ impl TestDisk {
 }
 
 impl Disk for TestDisk {
-    fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-        if self.full.load(Ordering::SeqCst) {
-            // As a full disk does: a part fits.
-            RealDisk.write(file, &bytes[..bytes.len() / 2], offset)?;
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        RealDisk.write(file, bytes, offset)
+    fn claim(&self, directory: &Path, broker: &str) -> Result<Box<dyn Any + Send + Sync>, String> {
+        RealDisk.claim(directory, broker)
     }
 
-    fn sync(&self, file: &File) -> io::Result<()> {
-        let mut held = self.held.lock();
+    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        RealDisk.list(directory)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = RealDisk.open(path)?;
+        Ok(Arc::new(TestFile(self.clone(), file)))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = RealDisk.create(path)?;
+        Ok(Arc::new(TestFile(self.clone(), file)))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+
+    fn fail(&self, why: &str) -> ! {
+        RealDisk.fail(why)
+    }
+}
+
+#[derive(Debug)]
+struct TestFile(TestDisk, Arc<dyn DiskFile>);
+
+impl DiskFile for TestFile {
+    fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.1.read(buffer, offset)
+    }
+
+    fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if self.0.full.load(Ordering::SeqCst) {
+            // As a full disk does: a part fits.
+            self.1.write(&bytes[..bytes.len() / 2], offset)?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.1.write(bytes, offset)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.1.size()
+    }
+
+    fn resize(&self, size: u64) -> io::Result<()> {
+        self.1.resize(size)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut held = self.0.held.lock();
         while *held {
-            self.released.wait(&mut held);
+            self.0.released.wait(&mut held);
         }
         drop(held);
-        self.syncs.fetch_add(1, Ordering::SeqCst);
-        RealDisk.sync(file)
+        if self.0.failing_syncs.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the device reports an error"));
+        }
+        self.0.syncs.fetch_add(1, Ordering::SeqCst);
+        self.1.sync()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.1.sync_all()
     }
 }
 

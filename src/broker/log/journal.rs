@@ -1,7 +1,7 @@
 //! The face of the journal: open it, submit to it, read from it.
 
+use std::any::Any;
 use std::collections::VecDeque;
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -90,7 +90,7 @@ impl std::fmt::Debug for Queue {
 pub(crate) struct Journal {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    _lock: File,
+    _lock: Box<dyn Any + Send + Sync>,
 }
 
 /// A journal that was read back and does not write yet.
@@ -99,7 +99,7 @@ pub(crate) struct Recovered {
     options: JournalOptions,
     segments: Segments,
     tail: Tail,
-    lock: File,
+    lock: Box<dyn Any + Send + Sync>,
 }
 
 impl Journal {
@@ -108,7 +108,7 @@ impl Journal {
     /// # Errors
     /// The directory cannot be used or belongs to somebody else.
     pub(crate) fn recover(options: JournalOptions, visitor: &mut dyn Visitor) -> Result<Recovered, String> {
-        let lock = super::identity::claim(&options.directory, &options.broker)?;
+        let lock = options.disk.claim(&options.directory, &options.broker)?;
         let at = options.directory.display().to_string();
         let (segments, tail) =
             read_back(&options, visitor).map_err(|e| format!("cannot read the journal in {at}: {e}"))?;
@@ -249,7 +249,7 @@ impl Recovered {
 
 /// Scans all segments. Only the newest can be torn: the writer syncs a segment before it begins the next one.
 fn read_back(options: &JournalOptions, visitor: &mut dyn Visitor) -> std::io::Result<(Segments, Tail)> {
-    let segments = Segments::open(&options.directory)?;
+    let segments = Segments::open(&options.disk, &options.directory)?;
     let mut numbers = segments.numbers();
     // A segment whose checkpoint never reached the disk holds nothing.
     while let Some(&last) = numbers.last() {
@@ -276,10 +276,10 @@ fn read_back(options: &JournalOptions, visitor: &mut dyn Visitor) -> std::io::Re
                 }
                 // The segment after this one was deleted, or its head is damaged: finished segments are cut
                 // to their end.
-                _ => Some(file.metadata()?.len()),
+                _ => Some(file.size()?),
             },
         };
-        let (end, damaged) = scan::scan(&file, number, known_end, visitor)?;
+        let (end, damaged) = scan::scan(&*file, number, known_end, visitor)?;
         tail = Tail {
             segment: number,
             end,
@@ -288,7 +288,7 @@ fn read_back(options: &JournalOptions, visitor: &mut dyn Visitor) -> std::io::Re
         if known_end.is_none() {
             if !damaged {
                 // What is beyond was never acknowledged; the next records must not meet it.
-                file.set_len(end)?;
+                file.resize(end)?;
             }
             // What a killed process had written and not synced is served from now on, so it must be durable.
             file.sync_all()?;

@@ -5,6 +5,8 @@
 //! end after a crash and tells a torn write (cut away) from damage (kept, reported).
 
 mod disk;
+#[cfg(test)]
+pub(crate) mod fault;
 mod fill;
 pub(crate) mod frame;
 mod identity;
@@ -13,6 +15,8 @@ mod scan;
 mod segment;
 mod writer;
 
+#[cfg(test)]
+pub(crate) use disk::DiskFile;
 pub(crate) use disk::{Disk, RealDisk};
 pub(crate) use frame::{FrameAt, Frames, Header, Kind, Meta};
 pub(crate) use journal::{Checkpoint, Journal, JournalOptions, Op};

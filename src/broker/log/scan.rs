@@ -4,10 +4,9 @@
 //! It is damage if a later record says that the segment was synced beyond it (`Header::durable`), or if it lies
 //! before the end that the next segment's checkpoint knows: then it is kept, reported and stepped over.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 
+use super::disk::DiskFile;
 use super::frame::{FrameAt, HEADER, Header, padded};
 
 /// A part of a segment that had been synced and cannot be read.
@@ -33,7 +32,7 @@ pub(crate) trait Visitor {
 /// # Errors
 /// What the system says.
 pub(crate) fn scan(
-    file: &File,
+    file: &dyn DiskFile,
     segment: u32,
     known_end: Option<u64>,
     visitor: &mut dyn Visitor,
@@ -82,17 +81,17 @@ fn place(segment: u32, at: u64, len: u64) -> FrameAt {
 
 /// A part of a file in memory that follows the scan.
 struct Window<'a> {
-    file: &'a File,
+    file: &'a dyn DiskFile,
     len: u64,
     start: u64,
     buffer: Vec<u8>,
 }
 
 impl<'a> Window<'a> {
-    fn new(file: &'a File) -> io::Result<Self> {
+    fn new(file: &'a dyn DiskFile) -> io::Result<Self> {
         Ok(Self {
             file,
-            len: file.metadata()?.len(),
+            len: file.size()?,
             start: 0,
             buffer: Vec::new(),
         })
@@ -105,7 +104,7 @@ impl<'a> Window<'a> {
         if !inside {
             let len = (len.max(READ) as u64).min(self.len.saturating_sub(at)) as usize;
             self.buffer.resize(len, 0);
-            self.file.read_exact_at(&mut self.buffer, at)?;
+            self.file.read(&mut self.buffer, at)?;
             self.start = at;
         }
         let from = ((at - self.start) as usize).min(self.buffer.len());
@@ -164,7 +163,7 @@ pub(crate) fn first_record(segments: &super::segment::Segments, number: u32) -> 
     let Some(file) = segments.file(number) else {
         return Ok(None);
     };
-    let mut window = Window::new(&file)?;
+    let mut window = Window::new(&*file)?;
     let Some(header) = window.header(0, number)? else {
         return Ok(None);
     };
@@ -179,5 +178,5 @@ pub(crate) fn has_records(segments: &super::segment::Segments, number: u32) -> i
     let Some(file) = segments.file(number) else {
         return Ok(false);
     };
-    Ok(Window::new(&file)?.next_good(0, number)?.is_some())
+    Ok(Window::new(&*file)?.next_good(0, number)?.is_some())
 }

@@ -1,23 +1,22 @@
 //! The segment files of a directory.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 
+use super::disk::{Disk, DiskFile};
 use super::frame::FrameAt;
-use super::identity::sync_directory;
 
 /// Open segments by number. Readers take a file out of the map and read it without a lock.
 #[derive(Debug)]
 pub(crate) struct Segments {
     directory: PathBuf,
-    files: RwLock<BTreeMap<u32, Arc<File>>>,
+    disk: Arc<dyn Disk>,
+    files: RwLock<BTreeMap<u32, Arc<dyn DiskFile>>>,
 }
 
 impl Segments {
@@ -25,19 +24,18 @@ impl Segments {
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn open(directory: &Path) -> io::Result<Self> {
+    pub(crate) fn open(disk: &Arc<dyn Disk>, directory: &Path) -> io::Result<Self> {
         let mut files = BTreeMap::new();
-        for item in fs::read_dir(directory)? {
-            let path = item?.path();
+        for path in disk.list(directory)? {
             if path.extension().is_some_and(|extension| extension == "log")
                 && let Some(number) = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok())
             {
-                let file = OpenOptions::new().read(true).write(true).open(&path)?;
-                files.insert(number, Arc::new(file));
+                files.insert(number, disk.open(&path)?);
             }
         }
         Ok(Self {
             directory: directory.to_owned(),
+            disk: Arc::clone(disk),
             files: RwLock::new(files),
         })
     }
@@ -48,7 +46,7 @@ impl Segments {
     }
 
     /// The file of a segment.
-    pub(crate) fn file(&self, number: u32) -> Option<Arc<File>> {
+    pub(crate) fn file(&self, number: u32) -> Option<Arc<dyn DiskFile>> {
         self.files.read().get(&number).cloned()
     }
 
@@ -56,15 +54,8 @@ impl Segments {
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn create(&self, number: u32) -> io::Result<Arc<File>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(self.path(number))?;
-        sync_directory(&self.directory)?;
-        let file = Arc::new(file);
+    pub(crate) fn create(&self, number: u32) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.disk.create(&self.path(number))?;
         self.files.write().insert(number, Arc::clone(&file));
         Ok(file)
     }
@@ -75,8 +66,7 @@ impl Segments {
     /// What the system says.
     pub(crate) fn remove(&self, number: u32) -> io::Result<()> {
         self.files.write().remove(&number);
-        fs::remove_file(self.path(number))?;
-        sync_directory(&self.directory)
+        self.disk.remove(&self.path(number))
     }
 
     /// Reads a place. Blocking.
@@ -86,7 +76,7 @@ impl Segments {
     pub(crate) fn read(&self, at: FrameAt) -> io::Result<Bytes> {
         let file = self.file(at.segment).ok_or(io::ErrorKind::NotFound)?;
         let mut buffer = vec![0; at.len as usize];
-        file.read_exact_at(&mut buffer, u64::from(at.offset))?;
+        file.read(&mut buffer, u64::from(at.offset))?;
         Ok(Bytes::from(buffer))
     }
 

@@ -1,11 +1,10 @@
 //! The one thread that writes the journal.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::disk::is_full;
+use super::disk::{DiskFile, is_full};
 use super::frame::{Frames, Kind, Meta};
 use super::journal::{Checkpoint, Op, Shared};
 
@@ -32,7 +31,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     checkpoint: Arc<dyn Checkpoint>,
     segment_bytes: u64,
-    file: Option<Arc<File>>,
+    file: Option<Arc<dyn DiskFile>>,
     segment: u32,
     end: u64,
     durable: Arc<AtomicU64>,
@@ -83,7 +82,6 @@ impl Writer {
             self.mark();
             self.sync_now();
         }
-        self.shared.fill.stop();
     }
 
     /// What is queued, up to a group's size; empty after a while of nothing; `None` at the end.
@@ -174,18 +172,20 @@ impl Writer {
         let bytes = self.frames.bytes();
         let end = self.end + bytes.len() as u64;
         self.shared.fill.advance(end);
-        let Err(error) = self.shared.disk.write(file, bytes, self.end) else {
+        let Err(error) = file.write(bytes, self.end) else {
             self.end = end;
             return Ok(());
         };
         if !is_full(&error) {
-            fatal(&format!("writing to the journal failed: {error}"));
+            self.shared
+                .disk
+                .fail(&format!("writing to the journal failed: {error}"));
         }
         tracing::error!(%error, "the disk is full: messages are refused until there is room");
         // A part may be there; it must not lie behind shorter records later.
         self.shared.fill.pause();
-        if let Err(error) = file.set_len(self.end) {
-            fatal(&format!(
+        if let Err(error) = file.resize(self.end) {
+            self.shared.disk.fail(&format!(
                 "cutting the journal after a failed write failed: {error}"
             ));
         }
@@ -205,8 +205,10 @@ impl Writer {
         }
         if let Some(file) = &self.file {
             self.shared.fill.pause();
-            if let Err(error) = file.set_len(self.end).and_then(|()| file.sync_all()) {
-                fatal(&format!("syncing a finished segment failed: {error}"));
+            if let Err(error) = file.resize(self.end).and_then(|()| file.sync_all()) {
+                self.shared
+                    .disk
+                    .fail(&format!("syncing a finished segment failed: {error}"));
             }
         }
         let (before, before_end, before_file) = (self.segment, self.end, self.file.clone());
@@ -236,7 +238,10 @@ impl Writer {
             .shared
             .segments
             .create(number)
-            .map_err(|error| format!("a new segment cannot be made: {error}"))?;
+            .map_err(|error| match is_full(&error) {
+                true => format!("the disk is full: a new segment cannot be made ({error})"),
+                false => format!("a new segment cannot be made: {error}"),
+            })?;
         self.shared.fill.follow(Arc::clone(&file), 0, self.segment_bytes);
         self.file = Some(file);
         self.segment = number;
@@ -288,8 +293,8 @@ impl Writer {
     fn sync_now(&mut self) {
         let Some(file) = &self.file else { return };
         let began = Instant::now();
-        if let Err(error) = self.shared.disk.sync(file) {
-            fatal(&format!("fdatasync failed: {error}"));
+        if let Err(error) = file.sync() {
+            self.shared.disk.fail(&format!("fdatasync failed: {error}"));
         }
         let nanos = began.elapsed().as_nanos() as u64;
         self.durable.store(self.end, Ordering::Release);
@@ -312,12 +317,15 @@ impl Writer {
     }
 }
 
-/// Ends the process: after a failed sync nobody knows what is on the disk, and trying again would lie.
-pub(super) fn fatal(why: &str) -> ! {
-    tracing::error!(
-        why,
-        "the journal failed; the process ends so that recovery can find out what is durable"
-    );
-    eprintln!("sluice: the journal failed: {why}");
-    std::process::abort()
+/// Also where the thread ends because the disk failed: nobody waits for an answer that cannot come.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let left = {
+            let mut queue = self.shared.queue.lock();
+            queue.closed = true;
+            std::mem::take(&mut queue.ops)
+        };
+        drop(left);
+        self.shared.fill.stop();
+    }
 }
