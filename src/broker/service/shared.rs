@@ -1,8 +1,8 @@
 //! What all services of one broker share.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -53,7 +53,7 @@ pub struct Shared {
     pub(super) signals: watch::Sender<Signals>,
     wanted: Mutex<BTreeSet<String>>,
     cordoned: AtomicBool,
-    _watcher: AbortOnDropHandle<()>,
+    watcher: OnceLock<AbortOnDropHandle<()>>,
 }
 
 /// What a broker's services are made of.
@@ -89,42 +89,47 @@ impl Shared {
             parts.limits,
             signals.clone(),
         );
-        Arc::new_cyclic(|weak: &std::sync::Weak<Self>| {
-            let weak = weak.clone();
-            let mut configuration = parts.store.configuration();
-            let watcher = tokio::spawn(async move {
-                loop {
-                    let newest = configuration.borrow_and_update().clone();
-                    let Some(shared) = weak.upgrade() else { return };
-                    if let Some(newest) = newest {
-                        shared.apply(&newest);
-                    }
-                    drop(shared);
-                    if configuration.changed().await.is_err() {
-                        return;
-                    }
+        let shared = Arc::new(Self {
+            name: parts.name,
+            cluster: parts.cluster,
+            boot_id: rand::random(),
+            started: Instant::now(),
+            store: parts.store,
+            channel,
+            counters,
+            credit,
+            inflight,
+            clocks: Arc::default(),
+            starved: SpanClock::new(),
+            peers: parts.peers,
+            topic_wait: parts.topic_wait,
+            signals,
+            wanted: Mutex::default(),
+            cordoned: AtomicBool::new(false),
+            watcher: OnceLock::new(),
+        });
+        shared.follow();
+        shared
+    }
+
+    /// Applies each configuration of the store, as long as anybody holds this.
+    fn follow(self: &Arc<Self>) {
+        let mut configuration = self.store.configuration();
+        let weak = Arc::downgrade(self);
+        let watcher = tokio::spawn(async move {
+            loop {
+                let newest = configuration.borrow_and_update().clone();
+                let Some(shared) = weak.upgrade() else { return };
+                if let Some(newest) = newest {
+                    shared.apply(&newest);
                 }
-            });
-            Self {
-                name: parts.name,
-                cluster: parts.cluster,
-                boot_id: rand::random(),
-                started: Instant::now(),
-                store: parts.store,
-                channel,
-                counters,
-                credit,
-                inflight,
-                clocks: Arc::default(),
-                starved: SpanClock::new(),
-                peers: parts.peers,
-                topic_wait: parts.topic_wait,
-                signals,
-                wanted: Mutex::default(),
-                cordoned: AtomicBool::new(false),
-                _watcher: AbortOnDropHandle::new(watcher),
+                drop(shared);
+                if configuration.changed().await.is_err() {
+                    return;
+                }
             }
-        })
+        });
+        _ = self.watcher.set(AbortOnDropHandle::new(watcher));
     }
 
     /// Everything of a configuration that is not the store's.
