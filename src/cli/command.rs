@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
-use super::{Failure, bench, broker, crd, operator, publish, subscribe};
+use super::{Failure, bench, broker, crd, operator, publish, simulate, subscribe};
 use crate::broker::config::BrokerArgs;
 use crate::operator::OperatorArgs;
 
@@ -37,6 +37,7 @@ pub enum Command {
     Pub(publish::Arguments),
     Sub(subscribe::Arguments),
     Bench(bench::Arguments),
+    Simulate(simulate::Arguments),
 }
 
 impl Cli {
@@ -62,7 +63,7 @@ impl Command {
     pub fn default_log_filter(&self) -> &'static str {
         match self {
             Self::Broker(_) | Self::Operator(_) => "info",
-            Self::Crd(_) | Self::Pub(_) | Self::Sub(_) | Self::Bench(_) => "warn",
+            Self::Crd(_) | Self::Pub(_) | Self::Sub(_) | Self::Bench(_) | Self::Simulate(_) => "warn",
         }
     }
 
@@ -87,6 +88,7 @@ impl Command {
             Self::Pub(arguments) => publish::run(arguments).await,
             Self::Sub(arguments) => subscribe::run(arguments).await,
             Self::Bench(arguments) => bench::run(arguments).await,
+            Self::Simulate(arguments) => simulate::run(&arguments),
         }
     }
 }

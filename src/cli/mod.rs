@@ -9,6 +9,7 @@ pub mod operator;
 mod options;
 pub mod publish;
 pub mod runtime;
+pub mod simulate;
 pub mod subscribe;
 
 pub use command::{Cli, Command};

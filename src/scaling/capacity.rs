@@ -38,9 +38,19 @@ impl Costs {
     ///
     /// `b` and `c` come apart by least squares over the intervals where the message sizes differ enough between
     /// them; else all of it counts as `b`. Either way they add up to what was spent.
-    pub fn measure<'a>(intervals: impl Iterator<Item = &'a Interval> + Clone) -> Option<Self> {
-        let total = Interval::sum(intervals.clone())?;
-        if total.acked == 0 {
+    pub fn measure<'a>(intervals: impl Iterator<Item = &'a Interval>) -> Option<Self> {
+        Self::measure_with_sum(intervals).map(|(costs, _)| costs)
+    }
+
+    /// The same, and the sum of the intervals.
+    fn measure_with_sum<'a>(intervals: impl Iterator<Item = &'a Interval>) -> Option<(Self, Interval)> {
+        let mut total = Interval::default();
+        let mut squares = Squares::default();
+        for interval in intervals {
+            total += interval;
+            squares.add(interval);
+        }
+        if total.nanos == 0 || total.acked == 0 {
             return None;
         }
         let acked = total.acked as f64;
@@ -51,8 +61,8 @@ impl Costs {
             seconds(total.commit_nanos) / total.commits as f64
         };
         let per_message = seconds(total.append_nanos) / acked;
-        let byte_share = byte_share(intervals, bytes_per_message);
-        Some(Self {
+        let byte_share = squares.byte_share(bytes_per_message);
+        let costs = Self {
             commit,
             message: per_message * (1.0 - byte_share),
             byte: if bytes_per_message > 0.0 {
@@ -62,7 +72,8 @@ impl Costs {
             },
             bytes_per_message,
             cpu: seconds(total.cpu_nanos) / acked,
-        })
+        };
+        Some((costs, total))
     }
 
     /// `b + c * bytesPerMessage`: what writing a message of average size costs, in seconds.
@@ -116,28 +127,41 @@ fn cores(quota_nanos: u64) -> f64 {
     seconds(quota_nanos)
 }
 
-/// The part of the time for writing that goes with the bytes, 0 to 1, by least squares of
-/// `append = b * messages + c * bytes`; 0 where bytes and messages go together too closely to tell.
-fn byte_share<'a>(intervals: impl Iterator<Item = &'a Interval>, bytes_per_message: f64) -> f64 {
-    let (mut xx, mut xy, mut yy, mut xz, mut yz) = (0.0, 0.0, 0.0, 0.0, 0.0);
-    for interval in intervals {
+/// Sums for least squares of `append = b * messages + c * bytes`: x is messages, y bytes, z seconds.
+#[derive(Clone, Copy, Default)]
+struct Squares {
+    xx: f64,
+    xy: f64,
+    yy: f64,
+    xz: f64,
+    yz: f64,
+}
+
+impl Squares {
+    fn add(&mut self, interval: &Interval) {
         let x = interval.acked as f64;
         let y = interval.acked_bytes as f64;
         let z = seconds(interval.append_nanos);
-        xx += x * x;
-        xy += x * y;
-        yy += y * y;
-        xz += x * z;
-        yz += y * z;
+        self.xx += x * x;
+        self.xy += x * y;
+        self.yy += y * y;
+        self.xz += x * z;
+        self.yz += y * z;
     }
-    let determinant = xx * yy - xy * xy;
-    if determinant.is_nan() || determinant <= 0.01 * xx * yy {
-        return 0.0;
+
+    /// The part of the time for writing that goes with the bytes, 0 to 1; 0 where bytes and messages go together too closely
+    /// to tell.
+    fn byte_share(&self, bytes_per_message: f64) -> f64 {
+        let Self { xx, xy, yy, xz, yz } = *self;
+        let determinant = xx * yy - xy * xy;
+        if determinant.is_nan() || determinant <= 0.01 * xx * yy {
+            return 0.0;
+        }
+        let message = ((xz * yy - yz * xy) / determinant).max(0.0);
+        let bytes = ((yz * xx - xz * xy) / determinant).max(0.0) * bytes_per_message;
+        let share = bytes / (message + bytes);
+        if share.is_finite() { share } else { 0.0 }
     }
-    let message = ((xz * yy - yz * xy) / determinant).max(0.0);
-    let bytes = ((yz * xx - xz * xy) / determinant).max(0.0) * bytes_per_message;
-    let share = bytes / (message + bytes);
-    if share.is_finite() { share } else { 0.0 }
 }
 
 /// `k`: what was seen over what was modelled, smoothed and bounded, in thousandths so that it is the same when
@@ -204,14 +228,14 @@ where
     let (mut lowest, mut highest) = (f64::INFINITY, 0.0_f64);
     for &history in histories {
         let intervals = samples(history).map(|sample| &sample.interval);
-        let Some(costs) = Costs::measure(intervals.clone()) else {
+        let Some((costs, total)) = Costs::measure_with_sum(intervals) else {
             continue;
         };
         let quota = history.latest(0).map_or(0.0, |s| cores(s.gauges.cpu_quota_nanos));
         let Some(rate) = costs.rate(costs.largest_batch(channel), quota) else {
             continue;
         };
-        let acked = Interval::sum(intervals).map_or(0.0, |total| total.acked as f64);
+        let acked = total.acked as f64;
         weighted += rate * acked;
         weight += acked;
         lowest = lowest.min(rate);

@@ -105,13 +105,7 @@ impl fmt::Display for ChannelDecision {
 }
 
 /// Decides on the capacity of the channels.
-pub fn decide_channel(
-    policy: &Policy,
-    observed: &Observed,
-    state: &State,
-    now: Time,
-) -> (ChannelDecision, State) {
-    let mut state = state.clone();
+pub fn decide_channel(policy: &Policy, observed: &Observed, state: &mut State, now: Time) -> ChannelDecision {
     state.observe(policy, observed, now);
     let channel = &policy.channel;
     let from = match observed.channel_capacity {
@@ -121,13 +115,21 @@ pub fn decide_channel(
     let staleness = policy.autoscaling.metrics_staleness;
     let histories = state.histories.measured(observed, staleness, now);
     let start = (now - INTERVAL).max(state.channel_changed.unwrap_or_default());
-    let signals = Signals::take(&histories, start);
+    // Most of the time there is nothing to do: then nothing is summed up either.
+    let due = channel.mode == ChannelMode::Auto
+        && !is_frozen(observed, state)
+        && state.channel_changed.is_none_or(|at| now.since(at) >= INTERVAL);
+    let signals = if due {
+        Signals::take(&histories, start)
+    } else {
+        Signals::default()
+    };
     let keep = |reason| (from, reason);
     let (capacity, reason) = if channel.mode == ChannelMode::Fixed {
         (channel.capacity.max(1), ChannelReason::Fixed)
     } else if channel.within_bounds(from) != from {
         (channel.within_bounds(from), ChannelReason::OutOfBounds)
-    } else if is_frozen(observed, &state) {
+    } else if is_frozen(observed, state) {
         keep(ChannelReason::Frozen)
     } else if histories.len() < observed.ready_brokers() as usize {
         keep(ChannelReason::MetricsMissing)
@@ -157,7 +159,7 @@ pub fn decide_channel(
     if decision.changes() {
         state.channel_changed = Some(now);
     }
-    (decision, state)
+    decision
 }
 
 fn is_frozen(observed: &Observed, state: &State) -> bool {

@@ -27,6 +27,8 @@ pub struct Decision {
     pub mode: Mode,
     /// What it was decided on.
     pub inputs: Inputs,
+    /// The broker that the reason speaks of, if it speaks of one.
+    pub broker: Option<String>,
 }
 
 impl Decision {
@@ -90,6 +92,12 @@ pub enum Reason {
     CapacityUnknown,
     /// Consumers are out of credit and the brokers are not busy: more brokers would help nobody.
     ConsumerBound,
+    /// One broker is used up and the others are not: its partitions must move, or one of them is too much for any broker.
+    HotPartition,
+    /// The last brokers that were added gained next to nothing.
+    IneffectiveScaling,
+    /// The demand rises and will be above the target utilization before another broker could serve.
+    DemandRising,
     /// Publishers are held back and the brokers are busy.
     Saturated,
     /// The demand is above the target utilization.
@@ -124,6 +132,9 @@ impl Reason {
             Self::CatchingUp => "CatchingUp",
             Self::CapacityUnknown => "CapacityUnknown",
             Self::ConsumerBound => "ConsumerBound",
+            Self::HotPartition => "HotPartition",
+            Self::IneffectiveScaling => "IneffectiveScaling",
+            Self::DemandRising => "DemandRising",
             Self::Saturated => "Saturated",
             Self::DemandHigh => "DemandHigh",
             Self::NotFelt => "NotFelt",
@@ -233,6 +244,11 @@ impl Decision {
             Reason::StartingPoint => write!(f, "spec.replicas was changed to {}", self.desired_replicas),
             Reason::OutOfBounds => write!(f, "{} is outside minReplicas and maxReplicas", Brokers(self.from)),
             Reason::Rollout => write!(f, "a rollout is in progress"),
+            Reason::Draining if self.recommended_replicas > self.from => write!(
+                f,
+                "{} are needed, but first a broker must be emptied that is on its way out; {load}",
+                Brokers(self.recommended_replicas)
+            ),
             Reason::Draining => write!(f, "a broker is being emptied; {load}"),
             Reason::NoBrokers => write!(f, "no broker is ready"),
             Reason::MetricsMissing => write!(f, "{reporting} of {ready} reported lately"),
@@ -264,6 +280,22 @@ impl Decision {
             Reason::ConsumerBound => write!(
                 f,
                 "consumers are out of credit and the brokers are not busy: more consumers are needed, not more brokers; {load}"
+            ),
+            Reason::HotPartition => write!(
+                f,
+                "{} gets far more than the other brokers, which are not busy: move its partitions, or split the topic further; \
+                 {load}",
+                self.broker.as_deref().unwrap_or("one broker")
+            ),
+            Reason::IneffectiveScaling => write!(
+                f,
+                "the brokers that were added last gained next to nothing, so no more are added for ten minutes; {load}"
+            ),
+            Reason::DemandRising => write!(
+                f,
+                "rising, {load} will be above {} % of what {} carry when another could serve",
+                inputs.target_utilization_percent,
+                Brokers(self.from)
             ),
             Reason::Saturated if inputs.blocked_percent < 10 => write!(
                 f,

@@ -32,6 +32,9 @@ pub struct Reading {
     pub blocked: f64,
     /// Consumers that had messages waiting and no credit, on average.
     pub starved: f64,
+    /// The part of what was accepted that busy brokers had not acknowledged by the end, 0 to 1: it fills their channels.
+    /// However large a channel is, it so shows at once that more comes in than goes out.
+    pub filling: f64,
     /// How busy the busiest broker was.
     pub busiest: f64,
     /// The 99th percentile of the wait in the channel at the busy broker where it was longest, in seconds.
@@ -58,7 +61,7 @@ impl Reading {
         I: Iterator<Item = &'a Sample> + Clone,
     {
         let mut reading = Self::default();
-        let (mut blocked, mut hidden, mut active) = (0.0, 0.0, 0.0);
+        let (mut blocked, mut hidden, mut active, mut filled) = (0.0, 0.0, 0.0, 0.0);
         for &history in histories {
             let picked = samples(history);
             let intervals = picked.clone().map(|sample| &sample.interval);
@@ -78,9 +81,13 @@ impl Reading {
             active += total.active_streams() * part;
             if busy >= BUSY_ENOUGH || total.acked == 0 {
                 hidden += streams;
+                filled += total.accepted.saturating_sub(total.acked) as f64 / total.seconds() * part;
                 let longest = picked.map(|sample| sample.gauges.sojourn_p99_nanos).max();
                 reading.delay = reading.delay.max(longest.unwrap_or(0) as f64 / 1e9);
             }
+        }
+        if reading.accepted > 0.0 {
+            reading.filling = filled / reading.accepted;
         }
         if active > 0.0 {
             reading.blocked = blocked / active;
@@ -93,6 +100,11 @@ impl Reading {
     /// blocked time), with what backpressure hides bounded.
     pub fn demand(&self) -> f64 {
         self.accepted / (1.0 - self.hidden)
+    }
+
+    /// Whether busy brokers get more than they can do.
+    pub fn is_saturated(&self) -> bool {
+        self.hidden >= SATURATED || self.filling >= SATURATED
     }
 
     /// Whether blocked time hides so much that the demand is only known to be at least this.

@@ -1,11 +1,12 @@
 //! When not to scale, whatever the demand says.
-//!
-//! `HotPartition` and `IneffectiveScaling` belong here too and are not there yet.
 
 use std::time::Duration;
 
+use super::capacity;
+use super::counters::Interval;
 use super::decision::Reason;
 use super::demand::SATURATED;
+use super::observed::Observed;
 use super::policy::AutoscalingPolicy;
 use super::state::State;
 use super::time::Time;
@@ -13,6 +14,68 @@ use super::view::View;
 
 /// Consumers out of credit, on average, from which they count as short.
 const STARVED: f64 = 0.5;
+
+/// How many times what the other brokers get on average is far more.
+const FAR_MORE: f64 = 1.5;
+/// How busy a broker is that is nearly used up.
+const USED_UP: f64 = 0.9;
+/// The part of what a step should have gained below which it was in vain.
+const IN_VAIN: f64 = 0.1;
+/// How long nothing more is tried after a step in vain, unless publishers are relieved before.
+const RESIGNED: Duration = Duration::from_secs(600);
+
+/// One broker is used up by what it gets, and the others are not: its partitions are to be moved, or one of them is too much
+/// for any broker. Another broker would take its part from the others.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Uneven {
+    /// Which broker.
+    pub(super) broker: String,
+}
+
+impl Uneven {
+    /// Looks at the last two reports of every broker; `capacity` is what one can do, messages a second.
+    pub(super) fn find(observed: &Observed, state: &State, capacity: Option<f64>) -> Option<Self> {
+        let load = |name: &String| {
+            let history = state.histories.of(name)?;
+            let total = Interval::sum(history.newest(2).map(|sample| &sample.interval))?;
+            let quota = history.latest(0)?.gauges.cpu_quota_nanos;
+            Some((
+                name.clone(),
+                total.accepted_rate(),
+                capacity::busy(&total, quota, capacity),
+            ))
+        };
+        let loads: Vec<_> = observed.ready().filter_map(|broker| load(&broker.name)).collect();
+        let (name, most, busy) = loads.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+        let others = || loads.iter().filter(|(other, ..)| other != name);
+        let count = others().count() as f64;
+        let mean = others().map(|(_, rate, _)| rate).sum::<f64>() / count;
+        let idle = others().all(|(_, _, busy)| *busy < USED_UP);
+        (count >= 1.0 && *busy >= USED_UP && idle && *most >= FAR_MORE * mean)
+            .then(|| Self { broker: name.clone() })
+    }
+}
+
+/// What forbids to add a broker although publishers are held back, the first that applies.
+pub(super) fn forbids_up(view: &View<'_>, state: &State) -> Option<Reason> {
+    if view.uneven.is_some() {
+        return Some(Reason::HotPartition);
+    }
+    let since = state.durable.in_vain?;
+    (view.now.since(since) < RESIGNED).then_some(Reason::IneffectiveScaling)
+}
+
+/// Whether a step from `from` to `to` brokers that ended was in vain: publishers are still held back, and less than a tenth of what
+/// it should have gained is acknowledged. `before` and `after` are messages acknowledged a second.
+pub(super) fn was_in_vain(view: &View<'_>, (from, to): (u32, u32), before: f64, after: f64) -> bool {
+    let held_back = view
+        .latest
+        .iter()
+        .take(2)
+        .all(|reading| reading.is_some_and(|r| r.is_saturated()));
+    let gain = view.capacity_now.unwrap_or(0.0) * f64::from(to.saturating_sub(from));
+    held_back && gain > 0.0 && after - before < IN_VAIN * gain
+}
 
 /// A reason to leave everything as it is, or to take the fallback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

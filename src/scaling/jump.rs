@@ -24,6 +24,12 @@ pub struct Jump {
     pub at: Time,
     /// The number of brokers decided on.
     pub to: u32,
+    /// The number before.
+    #[serde(default)]
+    pub from: u32,
+    /// Messages acknowledged a second before.
+    #[serde(default)]
+    pub acked: u64,
     /// The demand that it was decided on, messages a second. While old debt is worked off, publishers are blocked
     /// by that; so the demand counts as no more than this.
     pub demand: u64,
@@ -108,6 +114,8 @@ mod tests {
     const JUMP: Jump = Jump {
         at: Time::from_millis(0),
         to: 5,
+        from: 1,
+        acked: 1_000,
         demand: 7_000,
         censored: false,
         ready_since: None,

@@ -1,4 +1,4 @@
-//! Both scaling loops, as pure functions: `policy, observed, state, now -> decision, state`.
+//! Both scaling loops, as pure functions: `policy, observed, state, now -> decision`, and the state after it.
 //!
 //! The slow loop ([`decide`]) sizes the cluster, the fast one ([`decide_channel`]) the channel in each broker.
 //! Nothing here has a clock, a client or any I/O, so that the operator, the simulator and the tests run the very
@@ -19,8 +19,10 @@ mod observed;
 pub mod policy;
 mod replicas;
 mod seen;
+pub mod simulation;
 mod state;
 mod time;
+mod trend;
 mod view;
 pub mod window;
 

@@ -1,7 +1,7 @@
 //! The slow loop: how many brokers there should be.
 
 use super::decision::{Decision, LimitedBy, Reason};
-use super::demand::{FELT, Reading, SATURATED};
+use super::demand::{FELT, Reading};
 use super::guards::{self, Guard};
 use super::jump::{Jump, Phase, Progress};
 use super::observed::Observed;
@@ -39,12 +39,11 @@ impl Outcome {
 
 /// Decides on the number of brokers.
 ///
-/// The state that is returned goes into the next call if the decision was acted on; else the one before does.
-/// Calling again with the same observation and time, and the state returned, takes in nothing twice.
-pub fn decide(policy: &Policy, observed: &Observed, state: &State, now: Time) -> (Decision, State) {
-    let mut state = state.clone();
+/// `state` is as it must be for the next call if the decision is acted on. Calling again with the same observation and
+/// time takes in nothing twice.
+pub fn decide(policy: &Policy, observed: &Observed, state: &mut State, now: Time) -> Decision {
     state.observe(policy, observed, now);
-    let mut view = View::new(policy, observed, &state, now);
+    let mut view = View::new(policy, observed, state, now);
     if view.capacity_mean.is_some() {
         state.capacity = view.capacity_mean;
     }
@@ -54,18 +53,18 @@ pub fn decide(policy: &Policy, observed: &Observed, state: &State, now: Time) ->
     let before = state.durable.starting_replicas.replace(observed.spec_replicas);
 
     let jumping = state.durable.jump.is_some();
-    let phase = advance_jump(&view, &mut state);
+    let phase = advance_jump(&view, state);
     if jumping && phase == Phase::Over {
         // The mean leaves out what was until now.
-        view = View::new(policy, observed, &state, now);
+        view = View::new(policy, observed, state, now);
     }
-    let proposal = propose(&view, &state, phase);
+    let proposal = propose(&view, state, phase);
     let outcome = if mode == Mode::Off {
         Outcome::hold(current, Reason::Off, current)
     } else if acting && before.is_some_and(|before| before != observed.spec_replicas) {
-        start_over(&view, &mut state)
+        start_over(&view, state)
     } else {
-        conclude(&view, &mut state, &proposal)
+        conclude(&view, state, &proposal)
     };
 
     let desired = match mode {
@@ -74,10 +73,10 @@ pub fn decide(policy: &Policy, observed: &Observed, state: &State, now: Time) ->
         Mode::ScaleUpOnly | Mode::Auto => outcome.to,
     };
     if acting && desired != current {
-        note_change(&view, &mut state, &proposal, (desired, outcome.reason));
+        note_change(&view, state, &proposal, (desired, outcome.reason));
     }
     let mode_limits = mode != Mode::Off && desired != outcome.to;
-    let decision = Decision {
+    Decision {
         from: current,
         desired_replicas: desired,
         proposed_replicas: if mode == Mode::Off { desired } else { outcome.to },
@@ -94,8 +93,10 @@ pub fn decide(policy: &Policy, observed: &Observed, state: &State, now: Time) ->
         },
         mode,
         inputs: view.inputs(&proposal.basis),
-    };
-    (decision, state)
+        broker: (outcome.reason == Reason::HotPartition)
+            .then(|| view.uneven.as_ref().map(|uneven| uneven.broker.clone()))
+            .flatten(),
+    }
 }
 
 /// Goes on with the jump that is under way, if one is.
@@ -124,6 +125,11 @@ fn advance_jump(view: &View<'_>, state: &mut State) -> Phase {
     if phase == Phase::Over {
         state.durable.jump = None;
         state.mean_from = view.now;
+        let after = last_two().map(|reading| reading.acked).fold(0.0, f64::max);
+        let grown = jump.ready_since.is_some() && progress.current == jump.to;
+        if grown && guards::was_in_vain(view, (jump.from, jump.to), jump.acked as f64, after) {
+            state.durable.in_vain = Some(view.now);
+        }
     }
     phase
 }
@@ -162,12 +168,19 @@ fn propose(view: &View<'_>, state: &State, phase: Phase) -> Proposal {
     if let (Some((demand, reading)), Some(capacity)) = (felt, view.capacity_now) {
         let basis = Basis {
             reading,
-            demand: demand.min(most),
+            demand: if reading.is_censored() {
+                demand.min(view.plausible).min(most)
+            } else {
+                demand.min(most)
+            },
             capacity: Some(capacity),
         };
         let proposal = size(view, basis, Reason::Saturated);
         if proposal.replicas > current {
-            return proposal;
+            return match guards::forbids_up(view, state) {
+                Some(reason) => stay(reason, basis),
+                None => proposal,
+            };
         }
     }
     if jump.is_some() {
@@ -177,7 +190,17 @@ fn propose(view: &View<'_>, state: &State, phase: Phase) -> Proposal {
     if view.mean.is_none() || view.mean_seconds < SHORTEST_MEAN {
         return stay(Reason::Measuring, basis_of(view.latest[0], view.capacity_now));
     }
-    let proposal = size(view, basis, Reason::DemandHigh);
+    let mut basis = basis;
+    let mut more = Reason::DemandHigh;
+    let ahead = view.observed.start_time.as_secs_f64();
+    if let Some(rising) = view.trend.map(|trend| trend.in_seconds(ahead))
+        && rising > basis.demand
+        && basis.reading.accepted > 0.0
+    {
+        basis.demand = rising;
+        more = Reason::DemandRising;
+    }
+    let proposal = size(view, basis, more);
     // What the model says of a load at which nobody was ever held back is too little to add brokers for.
     let known = state.durable.seen.is_limit() || basis.reading.hidden >= FELT;
     if known || proposal.replicas <= current {
@@ -388,10 +411,13 @@ fn note_change(view: &View<'_>, state: &mut State, proposal: &Proposal, (to, rea
         .events
         .record(view.observed.current_replicas, to, view.now);
     // Where messages only wait, little has piled up.
-    let jumps = reason == Reason::Saturated && proposal.basis.reading.hidden >= SATURATED;
+    let jumps = reason == Reason::Saturated && proposal.basis.reading.is_saturated();
+    durable.in_vain = None;
     durable.jump = jumps.then_some(Jump {
         at: view.now,
         to,
+        from: view.observed.current_replicas,
+        acked: proposal.basis.reading.acked.round() as u64,
         demand: proposal.basis.demand.round() as u64,
         censored: proposal.basis.reading.is_censored(),
         ready_since: None,

@@ -26,6 +26,8 @@ pub struct Durable {
     pub events: ScaleEvents,
     /// The jump whose brokers are being waited for.
     pub jump: Option<Jump>,
+    /// When a step was found to have been in vain.
+    pub in_vain: Option<Time>,
     /// `k` of the capacity model.
     pub correction: Correction,
     /// What a broker was seen to do.
@@ -88,6 +90,7 @@ impl State {
         self.mean_from = self.mean_from.min(now);
         self.channel_changed = self.channel_changed.map(|at| at.min(now));
         self.durable.last_scale = self.durable.last_scale.map(|at| at.min(now));
+        self.durable.in_vain = self.durable.in_vain.map(|at| at.min(now));
         self.durable.events.prune(&policy.autoscaling.behavior, now);
         for name in self.histories.take(observed, now) {
             let Some(history) = self.histories.of(&name) else {

@@ -6,13 +6,19 @@ use std::time::Duration;
 use super::capacity::{self, Capacity};
 use super::decision::Inputs;
 use super::demand::{Reading, SATURATED, Sizing};
+use super::guards::Uneven;
 use super::observed::{Observed, Report};
 use super::policy::Policy;
 use super::state::State;
 use super::time::Time;
+use super::trend::Trend;
 
 /// Seconds of reports that a mean must cover to be acted on.
 pub(super) const SHORTEST_MEAN: f64 = 30.0;
+/// The part of what the brokers can do from which a demand has crept up to it, rather than jumped beyond it.
+const CREPT: f64 = 0.85;
+/// How far above what was before a demand that crept up may be.
+const CREEPING: f64 = 1.25;
 /// How far two readings may differ to agree.
 const AGREEMENT: f64 = 0.2;
 
@@ -33,6 +39,12 @@ pub(super) struct View<'a> {
     /// What a broker can do, by the last two reports and by the window.
     pub(super) capacity_now: Option<f64>,
     pub(super) capacity_mean: Option<f64>,
+    /// A demand that rises steadily.
+    pub(super) trend: Option<Trend>,
+    /// The most that a demand can be of which blocked time only tells that it is more than the brokers can do.
+    pub(super) plausible: f64,
+    /// A broker that gets far more than the others.
+    pub(super) uneven: Option<Uneven>,
     queued: u64,
     queue_delay_p99: Duration,
 }
@@ -72,6 +84,21 @@ impl<'a> View<'a> {
                 None,
             )
         });
+        let before = Reading::take(
+            &measured,
+            |history| history.newest(13).skip(3),
+            capacity_now,
+            None,
+        );
+        let plausible = before
+            .zip(capacity_now)
+            .filter(|(before, capacity)| {
+                !before.is_saturated() && before.accepted >= CREPT * capacity * f64::from(before.brokers)
+            })
+            .zip(latest[0])
+            .map_or(f64::INFINITY, |((before, _), now)| {
+                CREEPING * before.accepted.max(now.accepted)
+            });
         let fresh = |report: &Report| report.is_fresh(staleness, now);
         let reports = || observed.ready().filter_map(|broker| broker.report).filter(fresh);
         Self {
@@ -91,6 +118,9 @@ impl<'a> View<'a> {
             mean_seconds,
             capacity_now,
             capacity_mean,
+            trend: Trend::of(&all, state.mean_from),
+            plausible,
+            uneven: Uneven::find(observed, state, capacity_now),
             queued: reports().fold(0, |sum, report| {
                 sum.saturating_add(report.gauges.channel_messages)
             }),
@@ -122,17 +152,18 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The demand that two saturated readings in a row agree on; of three that do not agree, the lower of the
-    /// last two, so that a decision is never more than three reports away. And whether it is only a least value.
+    /// The demand that two saturated readings in a row agree on; of three that do not agree, the mean of the last two, so
+    /// that a decision is never more than three reports away.
     pub(super) fn saturated_demand(&self) -> Option<(f64, Reading)> {
-        let saturated = |reading: &Option<Reading>| reading.filter(|r| r.hidden >= SATURATED);
+        let saturated = |reading: &Option<Reading>| reading.filter(Reading::is_saturated);
         let newest = saturated(&self.latest[0])?;
         let before = saturated(&self.latest[1])?;
         let (a, b) = (newest.demand(), before.demand());
         if (a - b).abs() <= AGREEMENT * a.max(b) {
             Some((f64::midpoint(a, b), newest))
         } else {
-            saturated(&self.latest[2]).map(|_| (a.min(b), newest))
+            // The oldest of three may have begun before the load rose.
+            saturated(&self.latest[2]).map(|_| (f64::midpoint(a, b), newest))
         }
     }
 

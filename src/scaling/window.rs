@@ -80,10 +80,19 @@ impl History {
     }
 
     fn prune(&mut self, now: Time) {
-        for sample in &mut self.samples {
-            sample.end = sample.end.min(now);
+        // By the order in which they came, which is by time unless the clock stepped back.
+        if self.samples.back().is_some_and(|newest| newest.end > now) {
+            for sample in &mut self.samples {
+                sample.end = sample.end.min(now);
+            }
         }
-        self.samples.retain(|sample| now.since(sample.end) < WINDOW);
+        while self
+            .samples
+            .front()
+            .is_some_and(|oldest| now.since(oldest.end) >= WINDOW)
+        {
+            self.samples.pop_front();
+        }
     }
 
     /// The sample that is `back` before the newest one.

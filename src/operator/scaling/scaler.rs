@@ -131,9 +131,8 @@ impl Scaler {
             channel_capacity: self.channel_capacity(&basis.policy),
         };
         self.measure_start(&observed, now);
-        let (decision, state) = scaling::decide(&basis.policy, &observed, &self.state, now);
-        let (channel, state) = scaling::decide_channel(&basis.policy, &observed, &state, now);
-        self.state = state;
+        let decision = scaling::decide(&basis.policy, &observed, &mut self.state, now);
+        let channel = scaling::decide_channel(&basis.policy, &observed, &mut self.state, now);
         let resized = self.capacity != Some(channel.capacity);
         self.capacity = Some(channel.capacity);
         let changed = self.conclude(&decision, now);

@@ -80,8 +80,7 @@ impl Channels {
             report.gauges.channel_capacity = u64::from(self.observed.channel_capacity);
             report.gauges.sojourn_min_nanos = felt.shortest_wait.as_nanos() as u64;
         }
-        let (decision, state) = decide_channel(&self.policy, &self.observed, &self.state, now);
-        self.state = state;
+        let decision = decide_channel(&self.policy, &self.observed, &mut self.state, now);
         self.observed.channel_capacity = decision.capacity;
         decision
     }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::model::{Blocking, Model};
+use super::model::Model;
+use crate::scaling::simulation::Publishers;
 use crate::scaling::*;
 
 #[test]
@@ -53,9 +54,8 @@ fn how_often_it_is_called_does_not_bring_the_fallback_closer() {
     model.run(20, 1_000.0);
     let mut state = model.state.clone();
     for _ in 0..100 {
-        let (decision, next) = decide(&model.policy, &model.observed(), &state, model.now());
+        let decision = decide(&model.policy, &model.observed(), &mut state, model.now());
         assert_eq!(decision.reason, Reason::MetricsMissing);
-        state = next;
     }
     assert_eq!(state, model.state);
 }
@@ -116,9 +116,9 @@ fn after_a_restart_of_the_operator_nothing_is_removed_before_the_window_is_full(
 
 #[test]
 fn a_restart_of_the_operator_in_a_jump_does_not_jump_again() {
-    for blocking in [Blocking::Proportional, Blocking::AllOrNothing] {
+    for publishers in [Publishers::GiveUp, Publishers::Queue] {
         let mut model = Model::new(2);
-        model.blocking = blocking;
+        model.model.publishers = publishers;
         model.run(90, 1_400.0);
         while model.actions.is_empty() {
             model.tick(|_| 7_000.0);
@@ -126,7 +126,7 @@ fn a_restart_of_the_operator_in_a_jump_does_not_jump_again() {
         model.run(5, 7_000.0);
         model.restart_operator();
         model.run(200, 7_000.0);
-        assert_eq!(model.actions.len(), 1, "{blocking:?}: {:?}", model.actions);
+        assert_eq!(model.actions.len(), 1, "{publishers:?}: {:?}", model.actions);
     }
 }
 
@@ -135,7 +135,7 @@ fn restarts_duplicates_and_gaps_cause_no_action() {
     let mut model = Model::new(3);
     for second in 0..600_u64 {
         if second % 97 == 50 {
-            model.restart_broker((second % 3) as usize);
+            model.brokers[(second % 3) as usize].restart();
         }
         for (ordinal, broker) in model.brokers.iter_mut().enumerate() {
             broker.mute = (second / 7 + ordinal as u64).is_multiple_of(5);
@@ -148,7 +148,7 @@ fn restarts_duplicates_and_gaps_cause_no_action() {
 #[test]
 fn consumers_that_are_short_are_named_and_get_no_brokers() {
     let mut model = Model::new(2);
-    model.starved = 2.0;
+    model.event.consumed = 0.5;
     model.run(100, 1_000.0);
     assert_eq!(model.actions, []);
     let decision = model.last.clone().unwrap();
@@ -162,7 +162,7 @@ fn a_broker_that_never_starts_may_be_taken_away_again() {
     model.start_seconds = 1e9;
     model.run(30, 7_000.0);
     assert!(model.desired > 2);
-    model.backlog = 0.0;
+    model.forget_backlog();
     model.run(2_000, 700.0);
     assert_eq!(model.desired, 1, "{:?}", model.actions);
 }
@@ -172,7 +172,7 @@ fn a_hung_disk_takes_no_broker_away() {
     let mut model = Model::new(3);
     model.policy.autoscaling.behavior.scale_down.stabilization_window = Duration::from_secs(1);
     model.run(100, 1_900.0);
-    model.mu = 0.0;
+    model.model.rate = 0.0;
     model.run(300, 1_900.0);
     assert!(model.desired >= 3, "{:?}", model.actions);
 }

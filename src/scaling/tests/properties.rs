@@ -169,15 +169,15 @@ proptest! {
                 spec_replicas: 3, current_replicas: current, brokers, start_time: Duration::from_secs(15),
                 channel_capacity: capacity, ..Observed::default()
             };
-            let (decision, next) = decide(&policy, &observed, &state, now);
+            let decision = decide(&policy, &observed, &mut state, now);
             prop_assert!((1..=10).contains(&decision.desired_replicas), "{decision}");
             prop_assert!(!missing || decision.desired_replicas >= current, "{decision}");
-            let again = decide(&policy, &observed, &next, now).1;
-            prop_assert_eq!(&again.durable.correction, &next.durable.correction);
-            let (channel, next) = decide_channel(&policy, &observed, &next, now);
+            let mut again = state.clone();
+            decide(&policy, &observed, &mut again, now);
+            prop_assert_eq!(&again.durable.correction, &state.durable.correction);
+            let channel = decide_channel(&policy, &observed, &mut state, now);
             prop_assert!((64..=65_536).contains(&channel.capacity), "{channel}");
-            prop_assert!(serde_json::from_str::<State>(&serde_json::to_string(&next).unwrap()).is_ok());
-            state = next;
+            prop_assert!(serde_json::from_str::<State>(&serde_json::to_string(&state).unwrap()).is_ok());
             current = decision.desired_replicas;
             capacity = channel.capacity;
         }

@@ -1,6 +1,7 @@
 //! The slow loop in closed loop.
 
-use super::model::{Blocking, Model};
+use super::model::Model;
+use crate::scaling::simulation::Publishers;
 use crate::scaling::*;
 
 /// Deterministic noise of ±10 %.
@@ -14,12 +15,12 @@ fn noise(seed: u64, at: f64) -> f64 {
 
 #[test]
 fn a_five_fold_step_is_answered_by_one_jump_to_the_right_number() {
-    for blocking in [Blocking::Proportional, Blocking::AllOrNothing] {
+    for publishers in [Publishers::GiveUp, Publishers::Queue] {
         for offset in [0.0, 0.3, 0.7] {
             let mut model = Model::new(2);
-            model.blocking = blocking;
+            model.model.publishers = publishers;
             model.run(90, 1_400.0);
-            assert_eq!(model.actions, [], "{blocking:?}");
+            assert_eq!(model.actions, [], "{publishers:?}");
             let step = model.second;
             for _ in 0..400 {
                 model.tick(|at| {
@@ -33,14 +34,14 @@ fn a_five_fold_step_is_answered_by_one_jump_to_the_right_number() {
             let (second, from, to, reason) = model.actions[0];
             assert!(second - step <= 4, "decided after {} s", second - step);
             assert_eq!((from, reason), (2, Reason::Saturated));
-            assert!((9..=11).contains(&to), "{blocking:?}: {:?}", model.actions);
+            assert!((9..=11).contains(&to), "{publishers:?}: {:?}", model.actions);
             assert_eq!(
                 model.actions.len(),
                 1,
-                "{blocking:?} {offset}: {:?}",
+                "{publishers:?} {offset}: {:?}",
                 model.actions
             );
-            assert_eq!(model.backlog, 0.0);
+            assert_eq!(model.backlog(), 0.0);
         }
     }
 }
@@ -87,7 +88,7 @@ fn a_slow_ramp_is_followed_without_blocking_anybody_for_long() {
     let mut behind = 0;
     for _ in 0..700 {
         model.tick(|at| 1_000.0 + (at * 15.0).min(9_000.0));
-        behind += u32::from(model.backlog > 1_000.0 * f64::from(model.desired));
+        behind += u32::from(model.backlog() > 1_000.0 * f64::from(model.desired));
     }
     assert!(behind <= 5, "{behind} s behind: {:?}", model.actions);
     assert!((13..=15).contains(&model.desired), "{:?}", model.actions);
@@ -211,8 +212,8 @@ fn other_modes_say_what_they_would_do_and_do_not() {
 #[test]
 fn a_small_broker_under_publishers_that_queue_goes_up_once_and_comes_back() {
     let mut model = Model::new(1);
-    model.blocking = Blocking::AllOrNothing;
-    model.mu = 2_400.0;
+    model.model.publishers = Publishers::Queue;
+    model.model.rate = 2_400.0;
     model.policy.autoscaling.max_replicas = 10;
     model.run(60, 1_200.0);
     model.run(300, 6_000.0);
@@ -225,11 +226,11 @@ fn a_small_broker_under_publishers_that_queue_goes_up_once_and_comes_back() {
 
 #[test]
 fn what_a_broker_uses_at_rest_neither_misleads_a_jump_nor_keeps_brokers() {
-    for blocking in [Blocking::Proportional, Blocking::AllOrNothing] {
+    for publishers in [Publishers::GiveUp, Publishers::Queue] {
         let mut model = Model::new(1);
-        model.blocking = blocking;
-        model.mu = 2_400.0;
-        model.idle_cores = 0.03;
+        model.model.publishers = publishers;
+        model.model.rate = 2_400.0;
+        model.model.idle_cores = 0.03;
         model.policy.autoscaling.max_replicas = 10;
         model.run(60, 300.0);
         model.run(300, 6_000.0);
@@ -264,14 +265,16 @@ const LOADS: [(&str, Load, usize, u32); 4] = [
 
 #[test]
 fn common_loads_are_followed_with_few_reversals_and_little_piled_up() {
-    for blocking in [Blocking::Proportional, Blocking::AllOrNothing] {
+    for publishers in [Publishers::GiveUp, Publishers::Queue] {
         for (name, load, most_reversals, most_behind) in LOADS {
             let mut model = Model::new(2);
-            model.blocking = blocking;
+            model.model.publishers = publishers;
             let mut behind = 0;
             for _ in 0..900 {
                 model.tick(|at| load(at) * noise(3, at));
-                behind += u32::from(model.backlog > model.mu * f64::from(model.observed().ready_brokers()));
+                behind += u32::from(
+                    model.backlog() > model.model.rate * f64::from(model.observed().ready_brokers()),
+                );
             }
             let ups = model
                 .actions
@@ -281,12 +284,12 @@ fn common_loads_are_followed_with_few_reversals_and_little_piled_up() {
             let reversals = ups.windows(2).filter(|pair| pair[0] != pair[1]).count();
             assert!(
                 reversals <= most_reversals,
-                "{blocking:?} {name}: {:?}",
+                "{publishers:?} {name}: {:?}",
                 model.actions
             );
             assert!(
                 behind <= most_behind,
-                "{blocking:?} {name}: {behind} s, {:?}",
+                "{publishers:?} {name}: {behind} s, {:?}",
                 model.actions
             );
         }

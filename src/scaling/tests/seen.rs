@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use super::model::{Blocking, Model};
+use super::model::Model;
+use crate::scaling::simulation::Publishers;
 use crate::scaling::*;
 
 /// 7500/s a broker; 1500/s take 90 % of the CPU already.
 fn framed(replicas: u32) -> Model {
     let mut model = Model::new(replicas);
-    model.framed = true;
-    model.mu = 7_500.0;
+    model.model.framed = true;
+    model.model.rate = 7_500.0;
     model.start_seconds = 5.0;
     model.policy.autoscaling.max_replicas = 10;
     model.policy.autoscaling.behavior.scale_down.stabilization_window = Duration::from_secs(30);
@@ -52,7 +53,7 @@ fn a_step_after_a_small_load_goes_up_and_comes_back_without_flapping() {
 #[test]
 fn publishers_that_queue_get_too_many_brokers_for_a_while_and_no_flapping() {
     let mut model = framed(1);
-    model.blocking = Blocking::AllOrNothing;
+    model.model.publishers = Publishers::Queue;
     model.run(300, 1_500.0);
     model.run(400, 12_500.0);
     assert!((2..=3).contains(&model.desired), "{:?}", model.actions);
@@ -90,20 +91,24 @@ fn what_was_seen_outlives_the_operator() {
 
 #[test]
 fn brokers_that_became_slower_are_added_to_in_spite_of_what_was_seen() {
-    for blocking in [Blocking::Proportional, Blocking::AllOrNothing] {
+    for publishers in [Publishers::GiveUp, Publishers::Queue] {
         let mut model = framed(1);
-        model.blocking = blocking;
+        model.model.publishers = publishers;
         model.run(60, 1_500.0);
         model.run(60, 7_400.0);
         model.policy.autoscaling.min_replicas = model.desired;
         model.run(60, 1_500.0);
         let (actions, slower) = (model.actions.len(), model.second);
-        model.mu = 700.0;
+        model.model.rate = 700.0;
         model.run(30, 1_500.0);
-        assert!(model.actions.len() > actions, "{blocking:?}: {:?}", model.actions);
+        assert!(
+            model.actions.len() > actions,
+            "{publishers:?}: {:?}",
+            model.actions
+        );
         assert!(
             model.actions[actions].0 <= slower + 8,
-            "{blocking:?}: {:?}",
+            "{publishers:?}: {:?}",
             model.actions
         );
         assert!(model.last.unwrap().inputs.capacity_per_broker <= Some(1_500));
@@ -115,8 +120,8 @@ fn another_cpu_quota_is_another_broker() {
     let mut model = framed(1);
     model.run(60, 7_400.0);
     assert!(model.state.durable.seen.rate() > 7_000.0);
-    model.mu = 3_000.0;
-    model.brokers[0].gauges.cpu_quota_nanos /= 2;
+    model.model.rate = 3_000.0;
+    model.model.cores /= 2.0;
     model.run(8, 2_000.0);
     assert!(
         model.state.durable.seen.rate() <= 3_000.0,
