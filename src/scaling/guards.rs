@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::capacity;
 use super::counters::Interval;
 use super::decision::Reason;
-use super::demand::SATURATED;
+use super::demand::{Reading, SATURATED};
+use super::jump::Jump;
 use super::observed::Observed;
 use super::policy::AutoscalingPolicy;
 use super::state::State;
@@ -19,6 +20,8 @@ const STARVED: f64 = 0.5;
 const FAR_MORE: f64 = 1.5;
 /// How busy a broker is that is nearly used up.
 const USED_UP: f64 = 0.9;
+/// How much busier than they should be the others may be to count as not busy.
+const A_LITTLE: f64 = 1.1;
 /// The part of what a step should have gained below which it was in vain.
 const IN_VAIN: f64 = 0.1;
 /// How long nothing more is tried after a step in vain, unless publishers are relieved before.
@@ -33,25 +36,31 @@ pub(super) struct Uneven {
 }
 
 impl Uneven {
-    /// Looks at the last two reports of every broker; `capacity` is what one can do, messages a second.
-    pub(super) fn find(observed: &Observed, state: &State, capacity: Option<f64>) -> Option<Self> {
+    /// Looks at the last two reports of every broker; `capacity` is what one can do, messages a second, and `target` the part of it
+    /// that it should.
+    pub(super) fn find(
+        observed: &Observed,
+        state: &State,
+        capacity: Option<f64>,
+        target: f64,
+    ) -> Option<Self> {
         let load = |name: &String| {
             let history = state.histories.of(name)?;
             let total = Interval::sum(history.newest(2).map(|sample| &sample.interval))?;
             let quota = history.latest(0)?.gauges.cpu_quota_nanos;
-            Some((
-                name.clone(),
-                total.accepted_rate(),
-                capacity::busy(&total, quota, capacity),
-            ))
+            let busy = capacity::busy(&total, quota, capacity);
+            let filling = total.accepted.saturating_sub(total.acked) as f64;
+            let held_back =
+                total.blocked_fraction() >= SATURATED || filling >= SATURATED * total.accepted as f64;
+            Some((name.clone(), total.accepted_rate(), busy, held_back))
         };
         let loads: Vec<_> = observed.ready().filter_map(|broker| load(&broker.name)).collect();
-        let (name, most, busy) = loads.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+        let (name, most, busy, held_back) = loads.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
         let others = || loads.iter().filter(|(other, ..)| other != name);
         let count = others().count() as f64;
-        let mean = others().map(|(_, rate, _)| rate).sum::<f64>() / count;
-        let idle = others().all(|(_, _, busy)| *busy < USED_UP);
-        (count >= 1.0 && *busy >= USED_UP && idle && *most >= FAR_MORE * mean)
+        let mean = others().map(|(_, rate, ..)| rate).sum::<f64>() / count;
+        let idle = others().all(|(_, _, busy, _)| *busy < A_LITTLE * target);
+        (count >= 1.0 && *held_back && *busy >= USED_UP && idle && *most >= FAR_MORE * mean)
             .then(|| Self { broker: name.clone() })
     }
 }
@@ -65,16 +74,16 @@ pub(super) fn forbids_up(view: &View<'_>, state: &State) -> Option<Reason> {
     (view.now.since(since) < RESIGNED).then_some(Reason::IneffectiveScaling)
 }
 
-/// Whether a step from `from` to `to` brokers that ended was in vain: publishers are still held back, and less than a tenth of what
-/// it should have gained is acknowledged. `before` and `after` are messages acknowledged a second.
-pub(super) fn was_in_vain(view: &View<'_>, (from, to): (u32, u32), before: f64, after: f64) -> bool {
-    let held_back = view
-        .latest
-        .iter()
-        .take(2)
-        .all(|reading| reading.is_some_and(|r| r.is_saturated()));
-    let gain = view.capacity_now.unwrap_or(0.0) * f64::from(to.saturating_sub(from));
-    held_back && gain > 0.0 && after - before < IN_VAIN * gain
+/// Whether the brokers of a jump gained nothing: publishers are still held back, and of what was to be gained less than a tenth is
+/// acknowledged. `capacity` is what a broker could do when it was decided, messages a second.
+pub(super) fn was_in_vain(view: &View<'_>, capacity: Option<u64>, jump: &Jump) -> bool {
+    let two = || view.latest.iter().take(2).flatten();
+    let held_back = two().count() == 2 && two().all(Reading::is_saturated);
+    let after = two().map(|reading| reading.acked).fold(0.0, f64::max);
+    let added = jump.to.saturating_sub(jump.from);
+    let could = capacity.unwrap_or(0).saturating_mul(u64::from(added));
+    let gain = could.min(jump.demand.saturating_sub(jump.acked)) as f64;
+    held_back && gain > 0.0 && after - (jump.acked as f64) < IN_VAIN * gain
 }
 
 /// A reason to leave everything as it is, or to take the fallback.

@@ -1,5 +1,7 @@
 //! The slow loop: how many brokers there should be.
 
+use std::time::Duration;
+
 use super::decision::{Decision, LimitedBy, Reason};
 use super::demand::{FELT, Reading};
 use super::guards::{self, Guard};
@@ -9,6 +11,9 @@ use super::policy::{Mode, Policy};
 use super::state::State;
 use super::time::Time;
 use super::view::{Basis, SHORTEST_MEAN, View};
+
+/// How long brokers of a jump must have served before it is said that they gained nothing: partitions take a moment.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// What the demand asks for.
 struct Proposal {
@@ -125,13 +130,20 @@ fn advance_jump(view: &View<'_>, state: &mut State) -> Phase {
     if phase == Phase::Over {
         state.durable.jump = None;
         state.mean_from = view.now;
-        let after = last_two().map(|reading| reading.acked).fold(0.0, f64::max);
-        let grown = jump.ready_since.is_some() && progress.current == jump.to;
-        if grown && guards::was_in_vain(view, (jump.from, jump.to), jump.acked as f64, after) {
-            state.durable.in_vain = Some(view.now);
-        }
     }
+    note_in_vain(view, state, &jump, phase);
     phase
+}
+
+/// Writes down that the brokers of a jump serve and gained next to nothing, or that publishers are relieved.
+fn note_in_vain(view: &View<'_>, state: &mut State, jump: &Jump, phase: Phase) {
+    let serving = phase != Phase::Starting && view.observed.current_replicas == jump.to;
+    let settled = jump
+        .ready_since
+        .is_some_and(|since| view.now.since(since) >= SETTLED);
+    if serving && settled && guards::was_in_vain(view, state.durable.capacity_per_broker, jump) {
+        state.durable.in_vain = Some(view.now);
+    }
 }
 
 /// What the demand asks for: at once if the brokers are saturated, else by the mean.
@@ -182,6 +194,9 @@ fn propose(view: &View<'_>, state: &State, phase: Phase) -> Proposal {
                 None => proposal,
             };
         }
+    }
+    if view.uneven.is_some() {
+        return stay(Reason::HotPartition, basis_of(view.latest[0], view.capacity_now));
     }
     if jump.is_some() {
         return stay(Reason::CatchingUp, basis_of(view.latest[0], view.capacity_now));

@@ -18,7 +18,7 @@ const HELD_BACK: f64 = 0.5;
 
 /// A demand that rises, as a straight line.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Trend {
+pub(super) struct Trend {
     /// Messages a second at the end of the window.
     now: f64,
     /// Messages a second more with every second.
@@ -27,13 +27,13 @@ pub struct Trend {
 
 impl Trend {
     /// Messages a second in some seconds, if it goes on so.
-    pub fn in_seconds(&self, seconds: f64) -> f64 {
+    pub(super) fn in_seconds(&self, seconds: f64) -> f64 {
         self.now + self.slope * seconds.clamp(0.0, BLOCKS as f64 * BLOCK_SECONDS)
     }
 
     /// The rise over the last minute by least squares, if it is one: full blocks since `from`, a slope that stands out of its
     /// own error, and that matters.
-    pub fn of(histories: &[&History], from: Time) -> Option<Self> {
+    pub(super) fn of(histories: &[&History], from: Time) -> Option<Self> {
         let newest = histories
             .iter()
             .filter_map(|history| history.latest(0))

@@ -120,7 +120,12 @@ impl<'a> View<'a> {
             capacity_mean,
             trend: Trend::of(&all, state.mean_from),
             plausible,
-            uneven: Uneven::find(observed, state, capacity_now),
+            uneven: Uneven::find(
+                observed,
+                state,
+                capacity_now,
+                policy.autoscaling.target_utilization(),
+            ),
             queued: reports().fold(0, |sum, report| {
                 sum.saturating_add(report.gauges.channel_messages)
             }),

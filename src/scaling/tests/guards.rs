@@ -194,3 +194,72 @@ fn bounds_that_move_are_followed() {
             .all(|(_, from, to, reason)| from - to == 1 && *reason == Reason::OutOfBounds)
     );
 }
+
+#[test]
+fn a_hot_broker_is_named_and_gets_no_others() {
+    for publishers in [Publishers::GiveUp, Publishers::Queue] {
+        let mut model = Model::new(4);
+        model.model.publishers = publishers;
+        model.event.hot = 0.6;
+        model.run(90, 1_200.0);
+        model.run(200, 2_200.0);
+        assert_eq!(model.actions, [], "{publishers:?}");
+        let decision = model.last.clone().unwrap();
+        assert_eq!(
+            decision.reason,
+            Reason::HotPartition,
+            "{publishers:?}: {decision}"
+        );
+        assert_eq!(decision.broker.as_deref(), Some("orders-0"));
+    }
+}
+
+#[test]
+fn a_hot_broker_holds_nothing_up_once_the_others_are_busy_too() {
+    let mut model = Model::new(4);
+    model.event.hot = 0.5;
+    model.run(90, 1_000.0);
+    model.run(30, 8_000.0);
+    assert!(model.desired >= 8, "{:?} {:?}", model.actions, model.last);
+}
+
+#[test]
+fn a_step_that_gained_nothing_is_the_last_one_for_ten_minutes() {
+    let mut model = Model::new(2);
+    model.policy.autoscaling.catch_up = Duration::from_secs(20);
+    model.run(90, 1_400.0);
+    // All brokers share one disk: together they do no more, however many there are.
+    let mut shared = |model: &mut Model, seconds: u64| {
+        for _ in 0..seconds {
+            model.model.rate = 2_000.0 / f64::from(model.ready().max(1));
+            model.tick(|_| 4_000.0);
+        }
+    };
+    shared(&mut model, 70);
+    assert_eq!(model.actions.len(), 1, "{:?}", model.actions);
+    let decision = model.last.clone().unwrap();
+    assert_eq!(decision.reason, Reason::IneffectiveScaling, "{decision}");
+    shared(&mut model, 400);
+    assert_eq!(model.actions.len(), 1, "{:?}", model.actions);
+    shared(&mut model, 300);
+    assert!(model.actions.len() >= 2, "it is tried again: {:?}", model.last);
+}
+
+#[test]
+fn an_overload_while_a_broker_is_on_its_way_out_is_told() {
+    let mut model = Model::new(3);
+    model.drain_seconds = 1e6;
+    while model.actions.is_empty() {
+        model.tick(|_| 300.0);
+    }
+    model.run(30, 9_000.0);
+    let decision = model.last.clone().unwrap();
+    assert_eq!(decision.reason, Reason::Draining);
+    assert!(decision.recommended_replicas > decision.from, "{decision}");
+    assert!(
+        decision
+            .to_string()
+            .contains("brokers are needed, but first a broker must be emptied"),
+        "{decision}"
+    );
+}

@@ -1,5 +1,6 @@
 //! Behaviour of both loops against a model of brokers.
 
+mod behavior;
 mod channel;
 mod guards;
 mod model;
