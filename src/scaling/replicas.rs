@@ -64,13 +64,26 @@ pub fn decide(policy: &Policy, observed: &Observed, state: &mut State, now: Time
         view = View::new(policy, observed, state, now);
     }
     let proposal = propose(&view, state, phase);
-    let outcome = if mode == Mode::Off {
+    let mut outcome = if mode == Mode::Off {
         Outcome::hold(current, Reason::Off, current)
     } else if acting && before.is_some_and(|before| before != observed.spec_replicas) {
         start_over(&view, state)
     } else {
         conclude(&view, state, &proposal)
     };
+
+    // Where nothing is done, whatever the reason, a broker that suffers is what there is to say.
+    let quiet = matches!(
+        outcome.reason,
+        Reason::Measuring
+            | Reason::OperatorRestarted
+            | Reason::WithinTolerance
+            | Reason::Stabilizing
+            | Reason::Unsettled
+    );
+    if quiet && outcome.to == current && view.uneven.is_some() {
+        outcome.reason = Reason::HotPartition;
+    }
 
     let desired = match mode {
         Mode::Off | Mode::Recommend => observed.spec_replicas,
@@ -195,9 +208,6 @@ fn propose(view: &View<'_>, state: &State, phase: Phase) -> Proposal {
             };
         }
     }
-    if view.uneven.is_some() {
-        return stay(Reason::HotPartition, basis_of(view.latest[0], view.capacity_now));
-    }
     if jump.is_some() {
         return stay(Reason::CatchingUp, basis_of(view.latest[0], view.capacity_now));
     }
@@ -216,6 +226,9 @@ fn propose(view: &View<'_>, state: &State, phase: Phase) -> Proposal {
         more = Reason::DemandRising;
     }
     let proposal = size(view, basis, more);
+    if view.uneven.is_some() && proposal.replicas >= current {
+        return stay(Reason::HotPartition, basis);
+    }
     // What the model says of a load at which nobody was ever held back is too little to add brokers for.
     let known = state.durable.seen.is_limit() || basis.reading.hidden >= FELT;
     if known || proposal.replicas <= current {

@@ -10,7 +10,7 @@ mod svg;
 mod table;
 mod work;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use arguments::Arguments;
 
@@ -89,6 +89,6 @@ fn read(path: &Path) -> Result<String, Failure> {
 }
 
 /// A file that is written, and what the system says if it cannot be.
-fn write(path: PathBuf, content: impl AsRef<[u8]>) -> Result<(), Failure> {
-    std::fs::write(&path, content).map_err(|error| Failure::of(&format!("writing {}", path.display()), error))
+fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<(), Failure> {
+    std::fs::write(path, content).map_err(|error| Failure::of(&format!("writing {}", path.display()), error))
 }

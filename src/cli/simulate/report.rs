@@ -19,12 +19,15 @@ pub(super) fn write(
 ) -> Result<(), Failure> {
     std::fs::create_dir_all(directory)
         .map_err(|error| Failure::of(&format!("making {}", directory.display()), error))?;
-    super::write(directory.join("summary.json"), summary(scenario, seeds, results)?)?;
-    super::write(directory.join("decisions.csv"), decisions(results))?;
-    super::write(directory.join("timeline.csv"), timeline(results))?;
+    super::write(
+        &directory.join("summary.json"),
+        summary(scenario, seeds, results)?,
+    )?;
+    super::write(&directory.join("decisions.csv"), decisions(results))?;
+    super::write(&directory.join("timeline.csv"), timeline(results))?;
     let (svg, png) = chart::draw(scenario, results).map_err(Failure::Failed)?;
-    super::write(directory.join("plot.svg"), svg)?;
-    super::write(directory.join("plot.png"), png)
+    super::write(&directory.join("plot.svg"), svg)?;
+    super::write(&directory.join("plot.png"), png)
 }
 
 fn summary(scenario: &Scenario, seeds: u32, results: &[PolicyResult]) -> Result<String, Failure> {

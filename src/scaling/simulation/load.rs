@@ -124,7 +124,7 @@ impl Builtin {
                 3.0 - 2.4 * day.cos() + 2.0 * (-noon * noon).exp()
             }
             Self::Sawtooth => 1.0 + (second % 300.0) * 0.02,
-            Self::OnOff if (second / 300.0) as u64 % 2 == 0 => 1.4,
+            Self::OnOff if ((second / 300.0) as u64).is_multiple_of(2) => 1.4,
             Self::OnOff => 7.0,
             Self::SlowLeak | Self::BrokerLost | Self::SlowDisk | Self::SlowConsumers => 3.5,
             Self::HotPartition if second < 300.0 => 2.0,

@@ -229,7 +229,7 @@ fn a_step_that_gained_nothing_is_the_last_one_for_ten_minutes() {
     model.policy.autoscaling.catch_up = Duration::from_secs(20);
     model.run(90, 1_400.0);
     // All brokers share one disk: together they do no more, however many there are.
-    let mut shared = |model: &mut Model, seconds: u64| {
+    let shared = |model: &mut Model, seconds: u64| {
         for _ in 0..seconds {
             model.model.rate = 2_000.0 / f64::from(model.ready().max(1));
             model.tick(|_| 4_000.0);
