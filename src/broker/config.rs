@@ -69,6 +69,18 @@ pub struct BrokerArgs {
     #[arg(long, env = "SLUICE_BROKER_MAX_INFLIGHT_BYTES", default_value = "256Mi", value_parser = parse_bytes)]
     pub max_inflight_bytes: u64,
 
+    /// A connection that has not sent HTTP/2's preface and first frame by then is closed.
+    #[arg(long, env = "SLUICE_BROKER_HANDSHAKE_TIMEOUT", default_value = "10s", value_parser = parse_duration)]
+    pub handshake_timeout: Duration,
+
+    /// A connection that says nothing for so long is pinged.
+    #[arg(long, env = "SLUICE_BROKER_KEEPALIVE_INTERVAL", default_value = "30s", value_parser = parse_duration)]
+    pub keepalive_interval: Duration,
+
+    /// A connection that does not answer a ping, or take what is sent to it, for so long is closed.
+    #[arg(long, env = "SLUICE_BROKER_KEEPALIVE_TIMEOUT", default_value = "20s", value_parser = parse_duration)]
+    pub keepalive_timeout: Duration,
+
     /// Messages between the network and the log, until the operator says another number.
     #[arg(long, env = "SLUICE_BROKER_CHANNEL_CAPACITY", default_value_t = 128,
         value_parser = clap::value_parser!(u32).range(1..))]

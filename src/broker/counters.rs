@@ -43,6 +43,8 @@ pub struct Counters {
     pub connections: Gauge,
     /// Streams and calls of publishers and subscribers open now.
     pub streams: Gauge,
+    /// Streams that are not finished here yet.
+    pub sessions: Gauge,
     /// Publish streams open now.
     pub publish_streams: Gauge,
 }

@@ -12,15 +12,13 @@ use tokio::runtime::Handle;
 
 use super::cpu;
 use super::group;
-use super::server::Refusals;
+use super::refusals::Family;
 use super::service::Shared;
 
 /// Reads one broker's counters.
 pub struct BrokerMetrics {
     /// The broker.
     pub shared: Arc<Shared>,
-    /// Connections that were refused.
-    pub refusals: Arc<Refusals>,
 }
 
 impl fmt::Debug for BrokerMetrics {
@@ -199,15 +197,32 @@ impl Collector for BrokerMetrics {
             )?;
             gauge.encode(metric)?;
         }
-        let help = "Connections refused or given up before their first stream";
-        let mut family = encoder.encode_descriptor(
-            "sluice_broker_refused_connections",
-            help,
-            None,
-            prometheus_client::metrics::MetricType::Counter,
-        )?;
-        for (reason, value) in self.refusals.all() {
-            ConstCounter::new(value).encode(family.encode_family(&[("reason", reason)])?)?;
+        for (name, help, family) in [
+            (
+                "sluice_broker_refused_connections",
+                "Connections refused, or closed for a limit",
+                Family::Connections,
+            ),
+            (
+                "sluice_broker_refused_streams",
+                "Streams ended for a limit",
+                Family::Streams,
+            ),
+            (
+                "sluice_broker_refused_messages",
+                "Messages answered with Throttled, or RESOURCE_EXHAUSTED, for a limit",
+                Family::Messages,
+            ),
+        ] {
+            let mut metric = encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                prometheus_client::metrics::MetricType::Counter,
+            )?;
+            for (reason, value) in shared.refusals.all(family) {
+                ConstCounter::new(value).encode(metric.encode_family(&[("reason", reason)])?)?;
+            }
         }
         Ok(())
     }

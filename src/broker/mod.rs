@@ -12,6 +12,7 @@ pub mod metrics;
 mod partition;
 pub mod peer;
 pub mod pressure;
+pub mod refusals;
 pub mod run;
 pub mod server;
 pub mod service;

@@ -17,7 +17,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use super::config::BrokerArgs;
 use super::counters::Counters;
 use super::metrics::BrokerMetrics;
-use super::server::{Audience, Dispatch, Refusals, Server, Stop};
+use super::server::{Audience, Dispatch, Patience, Server, Stop};
 use super::service::{
     BrokerService, ControlService, DeadLetterSender, Limits, Parts, PeerService, Peers, Shared,
 };
@@ -28,6 +28,8 @@ use crate::pb;
 use crate::pb::control_server::ControlServer;
 use crate::pb::peer_server::PeerServer;
 
+/// At the end, when all that was accepted is done, clients have so long to read their last answers.
+const READ_TIME: Duration = Duration::from_secs(2);
 /// The largest request on the control port: a configuration of many topics.
 const MAX_CONTROL_REQUEST_BYTES: usize = 64 << 20;
 
@@ -104,10 +106,8 @@ pub async fn run(
     )));
 
     let shared = open(&args).await?;
-    let refusals = Arc::new(Refusals::default());
     let metrics = BrokerMetrics {
         shared: Arc::clone(&shared),
-        refusals: Arc::clone(&refusals),
     };
     probes.metrics.lock().register_collector(Box::new(metrics));
     let _ = broker.set(Arc::clone(&shared));
@@ -129,19 +129,24 @@ pub async fn run(
     health
         .set_service_status("sluice.v1.Broker", ServingStatus::Serving)
         .await;
+    let patience = Patience {
+        handshake: args.handshake_timeout,
+        keepalive_interval: args.keepalive_interval,
+        keepalive_timeout: args.keepalive_timeout,
+    };
     let data = Server {
         listener: listeners.data,
         audience: Audience::Clients,
         dispatch: data_dispatch(&shared, &health)?,
         shared: Arc::clone(&shared),
-        refusals: Arc::clone(&refusals),
+        patience,
     };
     let control = Server {
         listener: listeners.control,
         audience: Audience::Control,
         dispatch: control_dispatch(&shared, &health),
         shared: Arc::clone(&shared),
-        refusals,
+        patience,
     };
     let data = AbortOnDropHandle::new(tokio::spawn(data.run(stop.clone())));
     // The operator is answered until all is done: it may seal and configure while clients are drained.
@@ -187,7 +192,12 @@ async fn drained(
     kill: &CancellationToken,
 ) {
     let answered = async {
-        while shared.counters.streams.get() > 0 {
+        while shared.counters.sessions.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // All that was accepted is done. A client that does not read its answers does not hold up the rest.
+        let unread = tokio::time::Instant::now() + READ_TIME;
+        while shared.counters.streams.get() > 0 && tokio::time::Instant::now() < unread {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         // The last frames are on their way.
@@ -266,6 +276,7 @@ fn data_dispatch(shared: &Arc<Shared>, health: &HealthReporter) -> Result<Dispat
     let rest = Routes::new(health_server(health)).add_service(reflection);
     Ok(Dispatch {
         broker: Some(Arc::new(BrokerService::new(Arc::clone(shared)))),
+        shared: Arc::clone(shared),
         max_request_bytes: shared.credit.limits().max_request_bytes(),
         rest: rest.prepare(),
     })
@@ -277,6 +288,7 @@ fn control_dispatch(shared: &Arc<Shared>, health: &HealthReporter) -> Dispatch {
     let peer = PeerServer::new(PeerService::new(Arc::clone(shared)));
     Dispatch {
         broker: None,
+        shared: Arc::clone(shared),
         max_request_bytes: 0,
         rest: Routes::new(health_server(health))
             .add_service(control)

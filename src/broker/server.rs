@@ -1,12 +1,14 @@
 //! The accept loop and the life of a connection: every limit of HTTP/2 is set here, and every connection is drained
 //! when the broker stops.
 
+mod receiving;
+mod wire;
+
 use std::convert::Infallible;
-use std::io;
+use std::error::Error;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -14,7 +16,6 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,17 +23,12 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::Service as _;
 
+use super::refusals::{Reason, Refusals};
 use super::service::{BrokerService, Shared, credit};
 use crate::pb::broker_server::BrokerServer;
+use receiving::Receiving;
+use wire::{Progress, Watched};
 
-/// A connection that has not sent HTTP/2's preface and first frame by then is closed.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The 24 bytes of the preface and the header of the SETTINGS frame that follows it.
-const HANDSHAKE_BYTES: usize = 33;
-/// A connection that says nothing for so long is pinged.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// A ping that is not answered for so long closes the connection.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Every handler drains its stream, so windows only have to cover the round trip.
 const STREAM_WINDOW: u32 = 512 << 10;
 const CONNECTION_WINDOW: u32 = 2 << 20;
@@ -40,6 +36,9 @@ const MAX_FRAME_BYTES: u32 = 16 << 10;
 /// Bytes of answers that wait for the client's window, per stream.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 const MAX_HEADER_LIST_BYTES: u32 = 16 << 10;
+/// Clients keep no headers in mind between calls: a table of 4 KiB a connection, for the sake of a stream that is
+/// opened once.
+const HEADER_TABLE_BYTES: u32 = 0;
 /// Streams that the client opened and reset at once: more than these close the connection ("rapid reset").
 const MAX_PENDING_ACCEPT_RESETS: usize = 20;
 /// Streams that were reset here for the client's faults: more than these close the connection.
@@ -48,26 +47,6 @@ const MAX_LOCAL_ERROR_RESETS: usize = 256;
 const MAX_CONTROL_CONNECTIONS: u32 = 4096;
 /// Streams at once on a connection of the operator or of another broker.
 const MAX_CONTROL_STREAMS: u32 = 1000;
-
-/// Connections that were refused, by reason.
-#[derive(Debug, Default)]
-pub struct Refusals {
-    limit: AtomicU64,
-    handshake: AtomicU64,
-    accept: AtomicU64,
-}
-
-impl Refusals {
-    /// Each reason and its number.
-    pub fn all(&self) -> [(&'static str, u64); 3] {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [
-            ("limit", get(&self.limit)),
-            ("handshake", get(&self.handshake)),
-            ("accept", get(&self.accept)),
-        ]
-    }
-}
 
 /// Who connects to a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,11 +57,24 @@ pub enum Audience {
     Control,
 }
 
+/// How long a peer may be silent.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Until HTTP/2's preface and first frame have come.
+    pub handshake: Duration,
+    /// Until it is pinged.
+    pub keepalive_interval: Duration,
+    /// Until it has answered a ping, and taken what was sent to it.
+    pub keepalive_timeout: Duration,
+}
+
 /// What a listener serves. `sluice.v1.Broker` does not go through a router.
 #[derive(Clone)]
 pub struct Dispatch {
     /// Serves `sluice.v1.Broker`, where it is served.
     pub broker: Option<Arc<BrokerService>>,
+    /// The broker.
+    pub shared: Arc<Shared>,
     /// The largest request of `sluice.v1.Broker`, in bytes.
     pub max_request_bytes: usize,
     /// Everything else.
@@ -97,6 +89,9 @@ impl hyper::service::Service<Request<Incoming>> for Dispatch {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         match &self.broker {
             Some(broker) if request.uri().path().starts_with("/sluice.v1.Broker/") => {
+                let (inflight, refusals) = (&self.shared.inflight, &self.shared.refusals);
+                let request =
+                    request.map(|body| Receiving::new(body, Arc::clone(inflight), Arc::clone(refusals)));
                 BrokerServer::from_arc(Arc::clone(broker))
                     .max_decoding_message_size(self.max_request_bytes)
                     .call(request)
@@ -116,8 +111,8 @@ pub struct Server {
     pub dispatch: Dispatch,
     /// The broker.
     pub shared: Arc<Shared>,
-    /// Counts what is refused.
-    pub refusals: Arc<Refusals>,
+    /// How long peers may be silent.
+    pub patience: Patience,
 }
 
 /// When a server stops: first it accepts nothing new and sends GOAWAY, later it closes what is still open.
@@ -139,11 +134,11 @@ impl Server {
                 () = stop.drain.cancelled() => break,
             };
             match accepted {
-                Ok((stream, _)) => self.accepted(stream, &connections, &stop),
+                Ok((stream, peer)) => self.accepted(stream, peer, &connections, &stop),
                 Err(error) => {
                     // Out of file descriptors, most likely: those that are open may close meanwhile.
-                    self.refusals.accept.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(%error, "a connection was not accepted");
+                    let text = format!("a connection was not accepted: {error}");
+                    self.shared.refusals.count(Reason::Accept, &text);
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -153,144 +148,157 @@ impl Server {
         connections.wait().await;
     }
 
-    fn accepted(&self, stream: TcpStream, connections: &TaskTracker, stop: &Stop) {
+    fn accepted(&self, stream: TcpStream, peer: SocketAddr, connections: &TaskTracker, stop: &Stop) {
         let limits = self.shared.credit.limits();
         let (most, max_streams) = match self.audience {
             Audience::Clients => (limits.max_connections, limits.max_streams_per_connection),
             Audience::Control => (MAX_CONTROL_CONNECTIONS, MAX_CONTROL_STREAMS),
         };
         if connections.len() >= most as usize {
-            self.refusals.limit.fetch_add(1, Ordering::Relaxed);
+            let text = format!("{most} connections are open (limits.maxConnections); {peer} is one too many");
+            self.shared.refusals.count(Reason::ConnectionLimit, &text);
             return;
         }
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = self.prepare(&stream) {
             tracing::debug!(%error, "the connection was gone at once");
             return;
         }
         let mut dispatch = self.dispatch.clone();
         dispatch.max_request_bytes = limits.max_request_bytes();
         let open = credit::Open::connection(&self.shared.counters);
-        let connection = serve(
-            stream,
-            dispatch,
+        let connection = Connection {
+            peer,
+            patience: self.patience,
             max_streams,
-            stop.clone(),
-            Arc::clone(&self.refusals),
-        );
+            stop: stop.clone(),
+            refusals: Arc::clone(&self.shared.refusals),
+        };
         connections.spawn(async move {
             let _open = open;
-            connection.await;
+            connection.serve(stream, dispatch).await;
         });
+    }
+
+    /// HTTP/2's pings find out that a peer is silent, and the kernel that it takes nothing: where its window is full,
+    /// not even the ping gets out.
+    fn prepare(&self, stream: &TcpStream) -> std::io::Result<()> {
+        stream.set_nodelay(true)?;
+        let patience = self.patience.keepalive_interval + self.patience.keepalive_timeout;
+        let millis = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(stream, millis)?;
+        Ok(())
     }
 }
 
-async fn serve(stream: TcpStream, dispatch: Dispatch, max_streams: u32, stop: Stop, refusals: Arc<Refusals>) {
-    let read = Arc::new(AtomicUsize::new(0));
-    let stream = Counted {
-        stream,
-        read: Arc::clone(&read),
-    };
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .auto_date_header(false)
-        .max_concurrent_streams(max_streams)
-        .max_pending_accept_reset_streams(MAX_PENDING_ACCEPT_RESETS)
-        .max_local_error_reset_streams(MAX_LOCAL_ERROR_RESETS)
-        .max_header_list_size(MAX_HEADER_LIST_BYTES)
-        .max_send_buf_size(SEND_BUFFER_BYTES)
-        .max_frame_size(MAX_FRAME_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), dispatch);
-    tokio::pin!(connection);
-    let has_begun = || read.load(Ordering::Relaxed) >= HANDSHAKE_BYTES;
-    let mut handshake = Some(Box::pin(tokio::time::sleep(HANDSHAKE_TIMEOUT)));
-    loop {
-        tokio::select! {
-            result = connection.as_mut() => {
-                if let Err(error) = result {
-                    if !has_begun() {
-                        refusals.handshake.fetch_add(1, Ordering::Relaxed);
+/// One connection's limits.
+struct Connection {
+    peer: SocketAddr,
+    patience: Patience,
+    max_streams: u32,
+    stop: Stop,
+    refusals: Arc<Refusals>,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, dispatch: Dispatch) {
+        let stream = Watched::new(stream);
+        let progress = stream.progress();
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .auto_date_header(false)
+            .max_concurrent_streams(self.max_streams)
+            .max_pending_accept_reset_streams(MAX_PENDING_ACCEPT_RESETS)
+            .max_local_error_reset_streams(MAX_LOCAL_ERROR_RESETS)
+            .max_header_list_size(MAX_HEADER_LIST_BYTES)
+            .header_table_size(HEADER_TABLE_BYTES)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
+            .max_frame_size(MAX_FRAME_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .keep_alive_interval(self.patience.keepalive_interval)
+            .keep_alive_timeout(self.patience.keepalive_timeout)
+            .serve_connection(TokioIo::new(stream), dispatch);
+        tokio::pin!(connection);
+        let mut handshake = Some(Box::pin(tokio::time::sleep(self.patience.handshake)));
+        loop {
+            tokio::select! {
+                result = connection.as_mut() => {
+                    if let Err(error) = result {
+                        self.ended(&error, &progress);
                     }
-                    tracing::debug!(%error, "a connection ended");
-                }
-                return;
-            }
-            () = wait(&mut handshake), if handshake.is_some() => {
-                handshake = None;
-                if !has_begun() {
-                    refusals.handshake.fetch_add(1, Ordering::Relaxed);
                     return;
                 }
+                () = wait(&mut handshake), if handshake.is_some() => {
+                    handshake = None;
+                    if !progress.has_begun() {
+                        let text = format!("{} said nothing that begins HTTP/2 in time", self.peer);
+                        self.refusals.count(Reason::Handshake, &text);
+                        return;
+                    }
+                }
+                () = self.stop.drain.cancelled() => break,
             }
-            () = stop.drain.cancelled() => break,
+        }
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            _ = connection => {}
+            () = self.stop.kill.cancelled() => {}
         }
     }
-    connection.as_mut().graceful_shutdown();
-    tokio::select! {
-        _ = connection => {}
-        () = stop.kill.cancelled() => {}
+
+    /// Counts an end that was one side's fault.
+    fn ended(&self, error: &hyper::Error, progress: &Progress) {
+        let peer = self.peer;
+        let reason = if progress.is_flooded() {
+            Some(Reason::Control)
+        } else if !progress.has_begun() {
+            Some(Reason::Handshake)
+        } else {
+            reason(error)
+        };
+        match reason {
+            Some(reason) => {
+                let source = error
+                    .source()
+                    .map_or_else(String::new, |source| format!(": {source}"));
+                self.refusals.count(
+                    reason,
+                    &format!("the connection of {peer} was closed: {error}{source}"),
+                );
+            }
+            None => tracing::debug!(%error, %peer, "a connection ended"),
+        }
     }
+}
+
+/// Why HTTP/2 closed a connection from this side; `None` where the peer just went away.
+fn reason(error: &hyper::Error) -> Option<Reason> {
+    if error.is_timeout() {
+        return Some(Reason::Keepalive);
+    }
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let io = cause.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut) {
+            return Some(Reason::Keepalive);
+        }
+        if let Some(h2) = cause.downcast_ref::<h2::Error>()
+            && !h2.is_io()
+        {
+            return match h2.reason() {
+                Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(Reason::Resets),
+                Some(_) if h2.is_library() => Some(Reason::Protocol),
+                _ => None,
+            };
+        }
+        source = cause.source();
+    }
+    None
 }
 
 async fn wait(sleep: &mut Option<Pin<Box<tokio::time::Sleep>>>) {
     match sleep {
         Some(sleep) => sleep.as_mut().await,
         None => std::future::pending().await,
-    }
-}
-
-/// A connection that counts its first bytes, for the handshake's deadline.
-struct Counted {
-    stream: TcpStream,
-    read: Arc<AtomicUsize>,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let so_far = self.read.load(Ordering::Relaxed);
-        if so_far < HANDSHAKE_BYTES {
-            self.read
-                .store(so_far + buffer.filled().len() - before, Ordering::Relaxed);
-        }
-        result
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

@@ -21,7 +21,7 @@ pub struct BrokerProcess {
     pub data: SocketAddr,
     control: SocketAddr,
     http: SocketAddr,
-    _directory: tempfile::TempDir,
+    directory: Option<tempfile::TempDir>,
 }
 
 impl Drop for BrokerProcess {
@@ -39,7 +39,16 @@ fn free_address() -> SocketAddr {
 impl BrokerProcess {
     /// A broker with the topic `orders`.
     pub async fn start(durability: pb::Durability, retention: pb::Retention, flags: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), 1, (durability, retention), flags).await
+    }
+
+    /// The same on a directory that was used before, with a newer configuration than then.
+    pub async fn start_in(
+        directory: tempfile::TempDir,
+        generation: u64,
+        (durability, retention): (pb::Durability, pb::Retention),
+        flags: &[&str],
+    ) -> Self {
         let (data, control, http) = (free_address(), free_address(), free_address());
         let child = Command::new(env!("CARGO_BIN_EXE_sluice"))
             .args(["broker", "--name", "orders-0", "--cluster", "default/orders"])
@@ -59,9 +68,12 @@ impl BrokerProcess {
             data,
             control,
             http,
-            _directory: directory,
+            directory: Some(directory),
         };
-        let configuration = broker.configuration(durability, retention);
+        let configuration = pb::Configuration {
+            generation,
+            ..broker.configuration(durability, retention)
+        };
         let endpoint = Endpoint::from_shared(format!("http://{control}")).unwrap();
         let configured = async {
             let channel = loop {
@@ -150,6 +162,11 @@ impl BrokerProcess {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Its directory, to start another one on when this one has ended.
+    pub fn take_directory(&mut self) -> tempfile::TempDir {
+        self.directory.take().expect("it was not taken before")
     }
 
     /// Sends SIGTERM.

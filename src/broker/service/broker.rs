@@ -34,10 +34,7 @@ impl Broker for BrokerService {
         &self,
         request: Request<Streaming<pb::PublishRequest>>,
     ) -> Result<Response<Self::PublishStream>, Status> {
-        Ok(Response::new(publish::serve(
-            Arc::clone(&self.shared),
-            request.into_inner(),
-        )))
+        Ok(Response::new(publish::serve(&self.shared, request.into_inner())))
     }
 
     async fn send(&self, request: Request<pb::SendRequest>) -> Result<Response<pb::SendResponse>, Status> {
@@ -51,7 +48,7 @@ impl Broker for BrokerService {
         request: Request<Streaming<pb::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         Ok(Response::new(subscribe::serve(
-            Arc::clone(&self.shared),
+            &self.shared,
             request.into_inner(),
         )))
     }

@@ -142,8 +142,8 @@ fn grant(capacity: u64, limits: &Limits, streams: u64) -> Grant {
     }
 }
 
-/// The bytes of messages that are in the broker and not committed yet: the bound on memory that holds whatever
-/// clients do.
+/// The bytes of messages that are in the broker, in part or whole, and not committed yet: the bound on memory that
+/// holds whatever clients do.
 #[derive(Debug)]
 pub struct Inflight {
     used: AtomicU64,
@@ -176,14 +176,28 @@ impl Inflight {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Takes `bytes`, if they are there. One that alone is larger than the bound passes where nothing else is.
+    /// Takes `bytes` for messages that came, if they are there. One that alone is larger than the bound passes where
+    /// nothing else is.
+    ///
+    /// An eighth of the bound is left to [`Self::receive`]: messages that came can be answered with `Throttled`, and
+    /// what cannot be received ends its stream.
     pub fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reserved> {
+        let most = self.most.load(Ordering::Relaxed);
+        self.take(bytes, most - most / 8)
+    }
+
+    /// Takes `bytes` for a message that is coming in.
+    pub fn receive(self: &Arc<Self>, bytes: u64) -> Option<Reserved> {
+        self.take(bytes, self.most.load(Ordering::Relaxed))
+    }
+
+    fn take(self: &Arc<Self>, bytes: u64, most: u64) -> Option<Reserved> {
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
         let reserved = Reserved {
             inflight: Arc::clone(self),
             bytes,
         };
-        (before == 0 || before + bytes <= self.most.load(Ordering::Relaxed)).then_some(reserved)
+        (before == 0 || before + bytes <= most).then_some(reserved)
     }
 }
 
@@ -203,6 +217,11 @@ impl Open {
     /// One more stream or call.
     pub fn stream(counters: &Arc<Counters>) -> Self {
         Self::new(counters, |counters| &counters.streams)
+    }
+
+    /// One more session: a stream that is not finished here, whether its client has read its answers or not.
+    pub fn session(counters: &Arc<Counters>) -> Self {
+        Self::new(counters, |counters| &counters.sessions)
     }
 
     /// One more connection.

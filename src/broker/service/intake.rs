@@ -8,14 +8,18 @@ use tonic::Status;
 use super::credit::Grant;
 use super::forward::{Part, Why};
 use super::payload;
-use super::publish::{FENCED, RETRY_AFTER, Session, TOLERANCE, Waiting};
+use super::publish::{AWAY_RETRY_AFTER, FENCED, RETRY_AFTER, Session, TOLERANCE, Waiting};
+use super::publish_out::PublishOut;
 use super::rounds::Round;
+use crate::broker::refusals::Reason;
 use crate::broker::store::NewMessage;
 use crate::pb;
 
 /// A round takes more batches while it waits for the channel, until it has so many messages or bytes.
 const ROUND_MESSAGES: u64 = 1024;
 const ROUND_BYTES: u64 = 1 << 20;
+/// A client that has so many refused payloads to read about is cut off: those take no credit.
+const MOST_UNREAD: usize = 1 << 16;
 
 /// A round that nothing of has gone on yet: batches that come while the stream waits for the channel join it.
 #[derive(Debug)]
@@ -90,7 +94,10 @@ impl Session {
         }
         if !throttled.is_empty() {
             let reason = if is_full {
-                "the broker holds as many bytes as it may (limits.maxInflightBytes)"
+                let text = "the broker holds as many bytes as it may (limits.maxInflightBytes)";
+                let count = throttled.len() as u64;
+                self.shared.refusals.count_many(Reason::Inflight, count, &text);
+                text
             } else {
                 FENCED
             };
@@ -110,6 +117,11 @@ impl Session {
             self.close_round();
         }
         self.tick(now);
+        if self.outbox.look(PublishOut::refusals) > MOST_UNREAD {
+            let text = "too many refusals wait to be read; read the stream";
+            self.shared.refusals.count(Reason::Unread, &text);
+            return Err(Status::resource_exhausted(text));
+        }
         Ok(())
     }
 
@@ -134,8 +146,7 @@ impl Session {
     pub(super) fn tolerated(&self) -> Grant {
         match self.earlier {
             Some((earlier, since))
-                if since.elapsed() < TOLERANCE
-                    || self.outbox.look(super::publish_out::PublishOut::has_credit) =>
+                if since.elapsed() < TOLERANCE || self.outbox.look(PublishOut::has_credit) =>
             {
                 Grant {
                     messages: self.grant.messages.max(earlier.messages),
@@ -147,7 +158,7 @@ impl Session {
     }
 
     fn check_credit(&self, count: u64, bytes: u64) -> Result<(), Status> {
-        let known = self.outbox.look(super::publish_out::PublishOut::taken);
+        let known = self.outbox.look(PublishOut::taken);
         let messages = (self.taken_in.0 + count).saturating_sub(known.0);
         let bytes = (self.taken_in.1 + bytes).saturating_sub(known.1);
         let within = |grant: Grant| messages <= grant.messages && bytes <= grant.bytes;
@@ -158,11 +169,13 @@ impl Session {
         if within(most) {
             return Ok(());
         }
-        Err(Status::resource_exhausted(format!(
+        let text = format!(
             "the stream has {messages} messages and {bytes} bytes unacknowledged and was granted {} messages and {} bytes; \
              wait for acknowledgements before sending more",
             most.messages, most.bytes
-        )))
+        );
+        self.shared.refusals.count(Reason::Credit, &text);
+        Err(Status::resource_exhausted(text))
     }
 
     /// Answers the payloads of a part that was not stored, each by its sequence.
@@ -195,6 +208,11 @@ impl Session {
         for &sequence in &sequences {
             self.fence.refuse(part.partition, sequence);
         }
+        let after = if self.away.contains(&part.partition) {
+            AWAY_RETRY_AFTER
+        } else {
+            RETRY_AFTER
+        };
         self.outbox.push(|out| match why {
             Why::Moved { address, epoch } => {
                 out.moved(pb::Moved {
@@ -205,7 +223,7 @@ impl Session {
                 });
             }
             Why::Later(reason) | Why::Never(reason) | Why::Failed(reason) => {
-                out.throttle(&sequences, RETRY_AFTER, &reason);
+                out.throttle(&sequences, after, &reason);
             }
         });
     }

@@ -30,7 +30,7 @@ mod ways;
 
 pub use broker::BrokerService;
 pub use control::ControlService;
-pub use credit::Limits;
+pub use credit::{Inflight, Limits, Reserved};
 pub use peer::PeerService;
 pub use peer_client::Peers;
 pub(crate) use peer_reader::DeadLetterSender;

@@ -9,9 +9,11 @@ use futures::Stream;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::credit::Open;
+use super::shared::Shared;
+use crate::broker::refusals::{Reason, Refusals};
 
 /// What is sent next. Implementations merge what can be merged, so that it stays bounded while nobody takes.
 pub trait Queue: Default + Send + 'static {
@@ -92,6 +94,16 @@ impl<Q: Queue> Drop for EndOnDrop<Q> {
     }
 }
 
+/// Counts an end that means a limit, and only one.
+fn count(refusals: &Refusals, status: &Status) {
+    let reason = match status.code() {
+        Code::OutOfRange => Reason::RequestBytes,
+        Code::DeadlineExceeded => Reason::NotOpened,
+        _ => return,
+    };
+    refusals.count(reason, &status.message());
+}
+
 /// The response stream. Dropping it ends the session's task, and with it everything the session holds.
 pub struct OutboxStream<Q: Queue> {
     outbox: Arc<Outbox<Q>>,
@@ -102,20 +114,26 @@ pub struct OutboxStream<Q: Queue> {
 }
 
 impl<Q: Queue> OutboxStream<Q> {
-    /// Runs `session` for as long as the stream lives, and counts it as `open`.
-    pub fn spawn<F>(outbox: Arc<Outbox<Q>>, open: Open, session: F) -> Self
+    /// Runs `session` for as long as the stream lives, and counts both.
+    pub fn spawn<F>(outbox: Arc<Outbox<Q>>, shared: &Shared, session: F) -> Self
     where
         F: Future<Output = Result<(), Status>> + Send + 'static,
     {
         let end = EndOnDrop(Arc::clone(&outbox));
+        let running = Open::session(&shared.counters);
+        let refusals = Arc::clone(&shared.refusals);
         let task = tokio::spawn(async move {
             let result = session.await;
+            if let Err(status) = &result {
+                count(&refusals, status);
+            }
             end.0.end(result);
+            drop(running);
         });
         Self {
             outbox,
             _task: AbortOnDropHandle::new(task),
-            _open: open,
+            _open: Open::stream(&shared.counters),
             ended: false,
         }
     }

@@ -5,7 +5,7 @@
 //! in which they came, and go into the log; what another broker owns takes the careful way of
 //! [`super::forward`], one part at a time for each partition.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use tokio_util::sync::ReusableBoxFuture;
 use tonic::{Status, Streaming};
 
 use super::clock::StreamClock;
-use super::credit::{Grant, Open, Share};
+use super::credit::{Grant, Share};
 use super::fence::Fence;
 use super::forward::{Part, Stored, Undelivered};
 use super::intake::Forming;
@@ -34,8 +34,13 @@ use crate::pb::publish_request::Request;
 
 /// A stream must open within this time.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a forwarded part is tried before its payloads are answered `Throttled`.
-pub(super) const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a forwarded part is tried before its payloads are answered `Throttled`. Acknowledgements go out in the
+/// order in which payloads came, so this is how long one partition without an owner holds up the others' once.
+pub(super) const FORWARD_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same for a partition whose last part could not be forwarded.
+pub(super) const AWAY_TIMEOUT: Duration = Duration::from_millis(100);
+/// When payloads for a partition that cannot be reached should come again.
+pub(super) const AWAY_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A refused payload should come again after this time.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// After a GoAway, what clients had sent before they read it is still taken for this long.
@@ -47,13 +52,12 @@ pub(super) const FENCED: &str = "payloads of this partition before these were re
 
 /// Serves one stream.
 pub(super) fn serve(
-    shared: Arc<Shared>,
+    shared: &Arc<Shared>,
     requests: Streaming<pb::PublishRequest>,
 ) -> OutboxStream<PublishOut> {
     let outbox = Outbox::new();
-    let open = Open::stream(&shared.counters);
-    let session = run(shared, requests, Arc::clone(&outbox));
-    OutboxStream::spawn(outbox, open, session)
+    let session = run(Arc::clone(shared), requests, Arc::clone(&outbox));
+    OutboxStream::spawn(outbox, shared, session)
 }
 
 async fn run(
@@ -130,6 +134,8 @@ pub(super) struct Session {
     pub(super) committing: Option<Committing>,
     pub(super) committing_way: Option<Way>,
     pub(super) lanes: HashMap<u32, VecDeque<Waiting>>,
+    /// Partitions whose last part could not be forwarded.
+    pub(super) away: BTreeSet<u32>,
     pub(super) forwards: FuturesUnordered<BoxFuture<'static, Forwarded>>,
 }
 
@@ -165,6 +171,7 @@ impl Session {
             committing: None,
             committing_way: None,
             lanes: HashMap::new(),
+            away: BTreeSet::new(),
             forwards: FuturesUnordered::new(),
         }
     }

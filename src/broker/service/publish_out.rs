@@ -128,6 +128,13 @@ impl PublishOut {
         self.taken
     }
 
+    /// Payloads that were refused and whose refusal the client has not read.
+    pub fn refusals(&self) -> usize {
+        let moved: usize = self.moved.iter().map(|one| one.sequences.len()).sum();
+        let throttled: usize = self.throttled.iter().map(|one| one.sequences.len()).sum();
+        self.rejected.len() + moved + throttled
+    }
+
     /// Whether a credit waits to be sent.
     pub fn has_credit(&self) -> bool {
         self.credit.is_some()

@@ -9,7 +9,8 @@ use tonic::{Code, Request, Status};
 use super::credit::Open;
 use super::forward::{Delivery, Part, Undelivered, Why};
 use super::payload::{self, Spread};
-use super::shared::{Shared, retry_later};
+use super::shared::{Shared, retry_later, with_pushback};
+use crate::broker::refusals::Reason;
 use crate::pb;
 
 /// A call without a deadline of its own gets this one.
@@ -27,7 +28,7 @@ pub(super) async fn send(
     shared: &Arc<Shared>,
     request: Request<pb::SendRequest>,
 ) -> Result<pb::SendResponse, Status> {
-    let _stream = Open::stream(&shared.counters);
+    let _open = (Open::session(&shared.counters), Open::stream(&shared.counters));
     let arrived = Instant::now();
     let timeout = timeout(&request)
         .unwrap_or(TIMEOUT)
@@ -92,9 +93,9 @@ async fn store(
     }
     shared.counters.bytes_in.add(total);
     let Some(_reserved) = shared.inflight.reserve(total) else {
-        return Err(Status::resource_exhausted(
-            "the broker holds as many bytes as it may (limits.maxInflightBytes); try again later",
-        ));
+        let text = "the broker holds as many bytes as it may (limits.maxInflightBytes); try again later";
+        shared.refusals.count_many(Reason::Inflight, count as u64, &text);
+        return Err(with_pushback(Status::resource_exhausted(text)));
     };
     let deliveries = parts.into_iter().map(|(part, indices)| {
         let delivery = Delivery {

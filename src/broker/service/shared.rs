@@ -16,6 +16,7 @@ use super::peer_client::Peers;
 use super::signals::Signals;
 use crate::broker::channel::Channel;
 use crate::broker::counters::Counters;
+use crate::broker::refusals::Refusals;
 use crate::broker::store::{Store, TopicView};
 use crate::pb;
 
@@ -42,6 +43,8 @@ pub struct Shared {
     pub credit: Arc<CreditPool>,
     /// The bound on uncommitted bytes.
     pub inflight: Arc<Inflight>,
+    /// What is refused, by reason.
+    pub refusals: Arc<Refusals>,
     /// Publishers' blocked and active time.
     pub clocks: Arc<PublishClocks>,
     /// Time that members had messages waiting and no credit.
@@ -99,6 +102,7 @@ impl Shared {
             counters,
             credit,
             inflight,
+            refusals: Arc::default(),
             clocks: Arc::default(),
             starved: SpanClock::new(),
             peers: parts.peers,
@@ -267,7 +271,11 @@ impl Shared {
 
 /// `UNAVAILABLE` with the hint that gRPC clients know.
 pub fn retry_later(text: impl Into<String>) -> Status {
-    let mut status = Status::unavailable(text);
+    with_pushback(Status::unavailable(text))
+}
+
+/// The same status with the hint to try again in half a second.
+pub fn with_pushback(mut status: Status) -> Status {
     status.metadata_mut().insert(
         "grpc-retry-pushback-ms",
         tonic::metadata::MetadataValue::from_static("500"),

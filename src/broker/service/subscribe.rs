@@ -12,7 +12,6 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::ReusableBoxFuture;
 use tonic::{Code, Status, Streaming};
 
-use super::credit::Open;
 use super::outbox::{Outbox, OutboxStream};
 use super::remote::{Event, Remote};
 use super::settle::{self, Answers};
@@ -20,6 +19,7 @@ use super::shared::Shared;
 use super::subscribe_out::SubscribeOut;
 use super::{delivery, token};
 use crate::broker::group::{Answer, Budget, Delivered, Member, Next, Refused};
+use crate::broker::refusals::Reason;
 use crate::broker::store::TopicView;
 use crate::pb;
 use crate::pb::subscribe_request::Request;
@@ -34,7 +34,7 @@ const BATCH: Budget = Budget {
     bytes: 256 << 10,
 };
 /// A client that settles this often without reading the answers is cut off.
-const MOST_UNREAD_ANSWERS: usize = 1 << 18;
+const MOST_UNREAD_ANSWERS: usize = 1 << 16;
 /// How often a member without credit looks whether messages wait.
 const TICK: Duration = Duration::from_millis(500);
 /// After a GoAway, answers are still taken for this long.
@@ -42,13 +42,12 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves one stream.
 pub(super) fn serve(
-    shared: Arc<Shared>,
+    shared: &Arc<Shared>,
     requests: Streaming<pb::SubscribeRequest>,
 ) -> OutboxStream<SubscribeOut> {
     let outbox = Outbox::new();
-    let open = Open::stream(&shared.counters);
-    let session = run(shared, requests, Arc::clone(&outbox));
-    OutboxStream::spawn(outbox, open, session)
+    let session = run(Arc::clone(shared), requests, Arc::clone(&outbox));
+    OutboxStream::spawn(outbox, shared, session)
 }
 
 async fn run(
@@ -249,9 +248,9 @@ impl Session {
             }
         }
         if self.outbox.look(SubscribeOut::waiting_answers) > MOST_UNREAD_ANSWERS {
-            return Err(Status::resource_exhausted(
-                "too many answers wait to be read; read the stream",
-            ));
+            let text = "too many answers wait to be read; read the stream";
+            self.shared.refusals.count(Reason::Unread, &text);
+            return Err(Status::resource_exhausted(text));
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::forward::{Delivery, Stored, Undelivered, Why, elsewhere, why};
 use super::intake::Forming;
-use super::publish::{FENCED, FORWARD_TIMEOUT, Session, Waiting, Way};
+use super::publish::{AWAY_TIMEOUT, FENCED, FORWARD_TIMEOUT, Session, Waiting, Way};
 use crate::broker::channel::Permit;
 use crate::broker::store::{AppendError, Appended, NotAppended};
 use crate::pb;
@@ -186,7 +186,12 @@ impl Session {
             topic: self.open.topic.clone(),
             producer: self.open.producer_id.clone(),
             arrived: waiting.arrived,
-            deadline: Instant::now() + FORWARD_TIMEOUT,
+            deadline: Instant::now()
+                + if self.away.contains(&way.partition) {
+                    AWAY_TIMEOUT
+                } else {
+                    FORWARD_TIMEOUT
+                },
             may_forward: !self.open.direct,
         };
         self.forwards
@@ -195,7 +200,10 @@ impl Session {
 
     pub(super) fn forwarded(&mut self, way: Way, result: Result<Stored, Undelivered>) -> Result<(), Status> {
         match result {
-            Ok(stored) => self.stored(way, stored.offsets.iter().copied().max(), stored.duplicates),
+            Ok(stored) => {
+                self.away.remove(&way.partition);
+                self.stored(way, stored.offsets.iter().copied().max(), stored.duplicates);
+            }
             Err(Undelivered {
                 why: Why::Failed(text),
                 ..
@@ -205,6 +213,7 @@ impl Session {
                 why: why @ Why::Never(_),
             }) => self.refuse(way.round, &part, why),
             Err(Undelivered { part, why }) => {
+                self.away.insert(way.partition);
                 self.refuse(way.round, &part, why);
                 // Those behind it would overtake it.
                 for waiting in self.lanes.remove(&way.partition).unwrap_or_default() {
