@@ -3,7 +3,8 @@
 mod append;
 pub(crate) mod codec;
 pub(crate) mod entry;
-mod index;
+pub(crate) mod index;
+pub(crate) mod moved;
 pub(crate) mod ops;
 mod producers;
 pub(crate) mod progress;

@@ -1,6 +1,7 @@
 //! Everything this broker keeps: its topics' partitions on one journal. The face of the core to the service.
 
 mod background;
+mod compaction;
 mod configure;
 mod copy;
 mod dead;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 
 use super::counters::Counters;
 use super::log::{Disk, Journal, JournalOptions, RealDisk};
+use super::partition::index::Part;
 use super::partition::registry::{Recovery, Registry};
 pub use super::partition::{AppendTicket, Partition};
 use super::peer::{DeadLetters, PeerReader};
@@ -56,6 +58,7 @@ pub struct Store {
     dead_letters: RwLock<Option<Arc<dyn DeadLetters>>>,
     copies: Mutex<HashMap<EntryId, copy::Copying>>,
     background: Mutex<Option<background::Background>>,
+    checked: Mutex<compaction::Checked>,
 }
 
 impl Store {
@@ -99,6 +102,7 @@ impl Store {
             dead_letters: RwLock::default(),
             copies: Mutex::default(),
             background: Mutex::default(),
+            checked: Mutex::default(),
         });
         store.start_background();
         Ok(store)
@@ -197,11 +201,16 @@ impl Store {
     /// When the message at or after an offset was appended, in milliseconds since 1970, where that is known here.
     fn published_at(&self, partition: &Partition, offset: Offset) -> Option<u64> {
         let entry = self.registry.get(&partition.entry_id(offset.epoch()))?;
-        let state = entry.state();
-        state
-            .index
-            .at_or_after(offset.position())
-            .map(|piece| piece.timestamp)
+        let part = entry.state().index.at_or_after(offset.position())?;
+        match part {
+            // A second does not matter to those who ask, and a look at the disk does.
+            Part::Run(run) if run.last.saturating_sub(run.first) > 1000 => {
+                let pieces = self.journal.pieces(entry.number, &run).ok()?;
+                let index = pieces.partition_point(|piece| piece.end() <= offset.position());
+                pieces.get(index).map(|piece| piece.timestamp)
+            }
+            part => Some(part.first()),
+        }
     }
 
     /// Messages accepted so far by each partition that is open here: topic, partition, epoch, count.

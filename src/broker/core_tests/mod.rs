@@ -1,6 +1,7 @@
 //! Tests of the core through the store, named by what they prove.
 
 mod appends;
+mod compaction;
 mod faults;
 mod groups;
 mod model;

@@ -314,8 +314,12 @@ impl DiskFile for OpenFile {
     }
 
     fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let was_off = self.disk.is_off();
         let counted = self.disk.change();
         let failed = counted.is_err();
+        if was_off {
+            return Err(no_power());
+        }
         let mut state = counted.unwrap_or_else(|_| self.disk.0.lock());
         let used = state.used();
         let capacity = state.capacity.unwrap_or(u64::MAX);

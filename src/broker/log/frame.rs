@@ -38,6 +38,14 @@ pub(crate) enum Kind {
     Mark = 10,
     /// A copy of a sealed entry of another broker begins (`base`: its first position).
     EntryCopying = 11,
+    /// Where the records of an entry are in the segment that ends here.
+    Pieces = 12,
+    /// Where the [`Kind::Pieces`] of that segment are.
+    Runs = 13,
+    /// The last record of a finished segment: where its [`Kind::Runs`] are (`base`).
+    Footer = 14,
+    /// Messages of an entry that were moved here from an older segment.
+    Moved = 15,
 }
 
 impl Kind {
@@ -54,8 +62,17 @@ impl Kind {
             9 => Self::Term,
             10 => Self::Mark,
             11 => Self::EntryCopying,
+            12 => Self::Pieces,
+            13 => Self::Runs,
+            14 => Self::Footer,
+            15 => Self::Moved,
             _ => return None,
         })
+    }
+
+    /// Whether it holds messages.
+    pub(crate) fn is_batch(self) -> bool {
+        matches!(self, Self::Batch | Self::Moved)
     }
 }
 
@@ -124,7 +141,7 @@ impl Header {
 }
 
 /// Where a record lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FrameAt {
     /// The segment's number.
     pub(crate) segment: u32,

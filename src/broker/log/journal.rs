@@ -12,7 +12,9 @@ use parking_lot::{Condvar, Mutex};
 
 use super::disk::Disk;
 use super::fill::Fill;
+use super::footer::{self, PieceCache};
 use super::frame::{FrameAt, Frames, Kind};
+use super::piece::{Piece, Run};
 use super::scan::{self, Visitor};
 use super::segment::Segments;
 use super::writer::{Tail, Writer};
@@ -38,6 +40,13 @@ pub(crate) trait Op: Send {
 pub(crate) trait Checkpoint: Send + Sync {
     /// Appends the payload. Called between groups, so the state is what the records so far say.
     fn write(&self, out: &mut Vec<u8>);
+
+    /// Appends the index of a segment that is being finished: the pieces of each run, and the list of the runs, whose
+    /// offset is returned. Called between groups.
+    fn index(&self, segment: u32, frames: &mut Frames) -> u32;
+
+    /// What [`Checkpoint::index`] wrote last is durable.
+    fn indexed(&self);
 }
 
 /// How a journal is opened.
@@ -61,6 +70,7 @@ pub(crate) struct Shared {
     pub(super) queue: Mutex<Queue>,
     pub(super) ready: Condvar,
     pub(super) segments: Segments,
+    pub(super) pieces: PieceCache,
     pub(super) fill: Arc<Fill>,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) counters: Arc<Counters>,
@@ -149,6 +159,16 @@ impl Journal {
         self.shared.segments.read(at)
     }
 
+    /// The pieces of a run of this entry, those among them that were trimmed included. Blocking, but mostly in memory.
+    ///
+    /// # Errors
+    /// What the system says; `NotFound` for a segment that is gone.
+    pub(crate) fn pieces(&self, entry: u32, run: &Run) -> std::io::Result<Arc<[Piece]>> {
+        let file = self.shared.segments.file(run.at.segment);
+        let file = file.ok_or(std::io::ErrorKind::NotFound)?;
+        self.shared.pieces.pieces(&*file, entry, run)
+    }
+
     /// Whether a segment was written so recently that reading it will hardly touch the disk.
     pub(crate) fn is_recent(&self, segment: u32) -> bool {
         u64::from(segment) + 1 >= self.shared.active.load(Ordering::Relaxed)
@@ -160,6 +180,22 @@ impl Journal {
         let mut numbers = self.shared.segments.numbers();
         numbers.retain(|number| u64::from(*number) < active);
         numbers
+    }
+
+    /// Bytes of a segment; 0 where it is gone.
+    pub(crate) fn segment_size(&self, number: u32) -> u64 {
+        let file = self.shared.segments.file(number);
+        file.and_then(|file| file.size().ok()).unwrap_or(0)
+    }
+
+    /// What was committed so far is durable, also where commits do not wait for that. Blocking.
+    pub(crate) fn sync(&self) {
+        let active = self.shared.active.load(Ordering::Relaxed) as u32;
+        if let Some(file) = self.shared.segments.file(active)
+            && let Err(error) = file.sync()
+        {
+            self.shared.disk.fail(&format!("fdatasync failed: {error}"));
+        }
     }
 
     /// Deletes a finished segment.
@@ -214,6 +250,7 @@ impl Recovered {
             queue: Mutex::default(),
             ready: Condvar::new(),
             segments: self.segments,
+            pieces: PieceCache::default(),
             fill: Fill::new(Arc::clone(&self.options.disk)),
             disk: self.options.disk,
             counters: self.options.counters,
@@ -247,7 +284,8 @@ impl Recovered {
     }
 }
 
-/// Scans all segments. Only the newest can be torn: the writer syncs a segment before it begins the next one.
+/// Reads what is needed: of the segments before the newest whole checkpoint, their indexes; from there on, all.
+/// Only the newest segment can be torn: the writer syncs a segment before it begins the next one.
 fn read_back(options: &JournalOptions, visitor: &mut dyn Visitor) -> std::io::Result<(Segments, Tail)> {
     let segments = Segments::open(&options.disk, &options.directory)?;
     let mut numbers = segments.numbers();
@@ -259,31 +297,50 @@ fn read_back(options: &JournalOptions, visitor: &mut dyn Visitor) -> std::io::Re
         segments.remove(last)?;
         numbers.pop();
     }
+    let mut complete = numbers.len().saturating_sub(1);
+    while complete > 0 {
+        let head = scan::first_record(&segments, numbers[complete])?;
+        if head.is_some_and(|head| head.meta.kind == Kind::Checkpoint) {
+            break;
+        }
+        tracing::error!(
+            segment = numbers[complete],
+            "the checkpoint of a segment is damaged: the segment before it is read, too"
+        );
+        complete -= 1;
+    }
     let mut tail = Tail {
         segment: 0,
         end: 0,
         whole: false,
     };
+    visitor.sealed();
     for (index, &number) in numbers.iter().enumerate() {
         let Some(file) = segments.file(number) else {
             continue;
         };
-        let known_end = match numbers.get(index + 1) {
-            None => None,
-            Some(&next) => match scan::first_record(&segments, next)? {
-                Some(header) if header.meta.kind == Kind::Checkpoint && header.meta.count == number => {
-                    Some(header.meta.base)
-                }
-                // The segment after this one was deleted, or its head is damaged: finished segments are cut
-                // to their end.
-                _ => Some(file.size()?),
-            },
-        };
+        if index == complete {
+            visitor.complete();
+        }
+        if index < complete {
+            if let Some(runs) = footer::runs(&*file, number)? {
+                visitor.runs(runs);
+                continue;
+            }
+            tracing::warn!(
+                segment = number,
+                "a finished segment has no whole index: it is scanned"
+            );
+        }
+        // A finished segment is cut to its end. Its index says that it is finished also where the one after it never
+        // reached the disk.
+        let finished = index + 1 < numbers.len() || footer::is_finished(&*file, number)?;
+        let known_end = if finished { Some(file.size()?) } else { None };
         let (end, damaged) = scan::scan(&*file, number, known_end, visitor)?;
         tail = Tail {
             segment: number,
             end,
-            whole: !damaged,
+            whole: !damaged && !finished,
         };
         if known_end.is_none() {
             if !damaged {
@@ -292,6 +349,11 @@ fn read_back(options: &JournalOptions, visitor: &mut dyn Visitor) -> std::io::Re
             }
             // What a killed process had written and not synced is served from now on, so it must be durable.
             file.sync_all()?;
+            if end == 0 && !damaged {
+                // Without a checkpoint at its head it must not be written on.
+                segments.remove(number)?;
+                tail.whole = false;
+            }
         }
     }
     Ok((segments, tail))

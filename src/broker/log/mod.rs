@@ -5,19 +5,23 @@
 //! end after a crash and tells a torn write (cut away) from damage (kept, reported).
 
 mod disk;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fault;
 mod fill;
+mod footer;
 pub(crate) mod frame;
 mod identity;
 mod journal;
+pub(crate) mod number;
+mod piece;
 mod scan;
 mod segment;
 mod writer;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use disk::DiskFile;
 pub(crate) use disk::{Disk, RealDisk};
 pub(crate) use frame::{FrameAt, Frames, Header, Kind, Meta};
 pub(crate) use journal::{Checkpoint, Journal, JournalOptions, Op};
+pub(crate) use piece::{Piece, Run, put_pieces, put_run};
 pub(crate) use scan::{Damage, Visitor};

@@ -8,6 +8,7 @@ use std::io;
 
 use super::disk::DiskFile;
 use super::frame::{FrameAt, HEADER, Header, padded};
+use super::piece::Run;
 
 /// A part of a segment that had been synced and cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,14 @@ pub(crate) struct Damage {
 
 /// Who is told what a scan finds, in the order of the journal.
 pub(crate) trait Visitor {
+    /// What comes next, up to [`Visitor::complete`], lies before a whole checkpoint: only where batches are matters.
+    fn sealed(&mut self) {}
+    /// From here on everything matters, and the first record is a checkpoint (or the journal's first record).
+    fn complete(&mut self) {}
+    /// The runs of a segment that is not read.
+    fn runs(&mut self, runs: Vec<(u32, Run)>) {
+        drop(runs);
+    }
     /// A good record.
     fn record(&mut self, at: FrameAt, header: &Header, payload: &[u8]);
     /// Damage.
@@ -163,11 +172,8 @@ pub(crate) fn first_record(segments: &super::segment::Segments, number: u32) -> 
     let Some(file) = segments.file(number) else {
         return Ok(None);
     };
-    let mut window = Window::new(&*file)?;
-    let Some(header) = window.header(0, number)? else {
-        return Ok(None);
-    };
-    Ok(window.payload(0, &header)?.map(|_| header))
+    let head = super::footer::record(&*file, number, 0, file.size()?)?;
+    Ok(head.map(|(header, _)| header))
 }
 
 /// Whether a segment holds any good record.

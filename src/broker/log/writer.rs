@@ -203,6 +203,9 @@ impl Writer {
         if self.file.is_some() && self.end == 0 {
             return Ok(());
         }
+        if self.file.is_some() {
+            self.write_index()?;
+        }
         if let Some(file) = &self.file {
             self.shared.fill.pause();
             if let Err(error) = file.resize(self.end).and_then(|()| file.sync_all()) {
@@ -210,6 +213,7 @@ impl Writer {
                     .disk
                     .fail(&format!("syncing a finished segment failed: {error}"));
             }
+            self.checkpoint.indexed();
         }
         let (before, before_end, before_file) = (self.segment, self.end, self.file.clone());
         match self.new_segment(before, before_end) {
@@ -230,6 +234,21 @@ impl Writer {
                 Err(why)
             }
         }
+    }
+
+    /// Writes the index of a segment that is finished.
+    fn write_index(&mut self) -> Result<(), String> {
+        self.begin();
+        let list = self.checkpoint.index(self.segment, &mut self.frames);
+        let meta = Meta {
+            kind: Kind::Footer,
+            entry: 0,
+            base: u64::from(list),
+            count: 0,
+            timestamp: self.timestamp,
+        };
+        self.frames.push(meta, |_| {});
+        self.write()
     }
 
     fn new_segment(&mut self, before: u32, before_end: u64) -> Result<(), String> {

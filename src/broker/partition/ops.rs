@@ -84,7 +84,7 @@ impl Change {
     fn size(&self, entry: &Entry) -> usize {
         let names = entry.id.topic.len() + entry.id.topic_uid.len();
         let progress = |p: &Progress| 64 + 20 * (p.done.len() + p.counts.len());
-        128 + names
+        256 + 2 * names
             + match self {
                 Self::Progress(group, delta) => group.len() + progress(delta),
                 Self::Handoff(groups, producers) => {
@@ -194,10 +194,13 @@ impl Op for EntryOp {
             Change::Open => {
                 meta.kind = Kind::EntryOpened;
                 let needs_handoff = u64::from(state.needs_handoff);
-                frames.push(meta, |out| {
-                    codec::put_id(out, &entry.id);
-                    codec::put_u64(out, needs_handoff);
-                });
+                // Twice: everything that comes after it would be nobody's if it were damaged.
+                for _ in 0..2 {
+                    frames.push(meta, |out| {
+                        codec::put_id(out, &entry.id);
+                        codec::put_u64(out, needs_handoff);
+                    });
+                }
             }
             Change::Copying(start) => {
                 meta.kind = Kind::EntryCopying;
@@ -205,10 +208,12 @@ impl Op for EntryOp {
                 let Phase::Copying { sealed_at } = state.phase else {
                     return;
                 };
-                frames.push(meta, |out| {
-                    codec::put_id(out, &entry.id);
-                    codec::put_u64(out, sealed_at);
-                });
+                for _ in 0..2 {
+                    frames.push(meta, |out| {
+                        codec::put_id(out, &entry.id);
+                        codec::put_u64(out, sealed_at);
+                    });
+                }
             }
             Change::Seal | Change::CopyDone => {
                 meta.kind = Kind::EntrySealed;

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::codec;
 use super::entry::Entry;
-use super::index::Piece;
+use super::index::{Part, Piece};
+use crate::broker::log::frame::HEADER;
 use crate::broker::log::{Header, Journal, frame};
 use crate::broker::store::{Offset, StoredMessage};
 
@@ -33,33 +34,63 @@ pub(crate) async fn piece(
     entry: &Arc<Entry>,
     position: u64,
 ) -> Result<Option<(Piece, Bytes)>, ReadError> {
-    let Some(piece) = find(entry, position)? else {
-        return Ok(None);
-    };
-    let bytes = if journal.is_recent(piece.at.segment) {
-        journal.read(piece.at)
-    } else {
-        let journal = Arc::clone(journal);
-        tokio::task::spawn_blocking(move || journal.read(piece.at))
-            .await
-            .unwrap_or_else(|e| Err(e.into()))
-    };
-    match bytes {
-        Ok(bytes) => Ok(Some((piece, bytes))),
-        Err(error) => {
-            // It may have been trimmed meanwhile.
-            let start = entry.state().start;
-            if start > position {
-                return Err(ReadError::Gone(start));
+    let mut moved = false;
+    loop {
+        let Some(part) = find(entry, position)? else {
+            return Ok(None);
+        };
+        let read = if journal.is_recent(part.segment()) {
+            read_at(journal, entry.number, &part, position)
+        } else {
+            let (journal, number) = (Arc::clone(journal), entry.number);
+            tokio::task::spawn_blocking(move || read_at(&journal, number, &part, position))
+                .await
+                .unwrap_or_else(|e| Err(e.into()))
+        };
+        match read {
+            Ok(Ok(found)) => return Ok(Some(found)),
+            Ok(Err(next)) => {
+                report(entry, position, next);
+                return Err(ReadError::Damaged(next));
             }
-            Err(ReadError::Unavailable(format!(
-                "the disk cannot be read: {error}"
-            )))
+            // It may have been moved to another segment, or trimmed, meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !moved => moved = true,
+            Err(error) => {
+                let start = entry.state().start;
+                if start > position {
+                    return Err(ReadError::Gone(start));
+                }
+                return Err(ReadError::Unavailable(format!(
+                    "the disk cannot be read: {error}"
+                )));
+            }
         }
     }
 }
 
-fn find(entry: &Entry, position: u64) -> Result<Option<Piece>, ReadError> {
+/// The piece of a part that holds a position, and its bytes; where the part's segment has none, the next position
+/// that it may have.
+fn read_at(
+    journal: &Journal,
+    entry: u32,
+    part: &Part,
+    position: u64,
+) -> std::io::Result<Result<(Piece, Bytes), u64>> {
+    let piece = match part {
+        Part::Piece(piece) => *piece,
+        Part::Run(run) => {
+            let pieces = journal.pieces(entry, run)?;
+            let index = pieces.partition_point(|piece| piece.end() <= position);
+            match pieces.get(index) {
+                Some(piece) if piece.base <= position => *piece,
+                next => return Ok(Err(next.map_or(run.end(), |piece| piece.base.min(run.end())))),
+            }
+        }
+    };
+    Ok(Ok((piece, journal.read(piece.at)?)))
+}
+
+fn find(entry: &Entry, position: u64) -> Result<Option<Part>, ReadError> {
     let state = entry.state();
     if position < state.start {
         return Err(ReadError::Gone(state.start));
@@ -71,9 +102,9 @@ fn find(entry: &Entry, position: u64) -> Result<Option<Piece>, ReadError> {
         return Ok(None);
     }
     match state.index.at_or_after(position) {
-        Some(piece) if piece.base <= position => Ok(Some(piece)),
+        Some(part) if part.base() <= position => Ok(Some(part)),
         other => Err(ReadError::Damaged(
-            other.map_or(state.committed, |piece| piece.base),
+            other.map_or(state.committed, |part| part.base()),
         )),
     }
 }
@@ -139,13 +170,15 @@ pub(crate) fn records(entry: &Entry, bytes: &Bytes, piece: &Piece) -> Vec<Record
     let mut at = 0;
     let mut next = piece.base;
     while at < bytes.len() {
-        // Without its header, nobody knows where the next record begins.
         let header = Header::parse(&bytes[at..]);
-        let len = header.map_or(bytes.len(), |header| header.frame_len());
+        let (len, end) = match header {
+            Some(header) => (
+                header.frame_len(),
+                header.meta.base + u64::from(header.meta.count),
+            ),
+            None => next_record(entry, bytes, at, piece),
+        };
         let raw = bytes.slice(at..(at + len).min(bytes.len()));
-        let end = header.map_or(piece.end(), |header| {
-            header.meta.base + u64::from(header.meta.count)
-        });
         let good = frame::split(&raw).ok().and_then(|mut records| records.pop());
         if good.is_none() {
             report(entry, next, end);
@@ -155,6 +188,21 @@ pub(crate) fn records(entry: &Entry, bytes: &Bytes, piece: &Piece) -> Vec<Record
         records.push(Record { end, raw, good });
     }
     records
+}
+
+/// The distance to the next good record behind one without a readable header, and that record's first position.
+fn next_record(entry: &Entry, bytes: &Bytes, at: usize, piece: &Piece) -> (usize, u64) {
+    let mut next = at + 8;
+    while next < bytes.len() {
+        if let Some(header) = Header::parse(&bytes[next..]).filter(|header| header.meta.entry == entry.number)
+            && let Some(payload) = bytes.get(next + HEADER..next + HEADER + header.len as usize)
+            && header.matches(payload)
+        {
+            return (next - at, header.meta.base);
+        }
+        next += 8;
+    }
+    (bytes.len() - at, piece.end())
 }
 
 /// Keeps damage that a read found.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::codec::{self, Reader, put_u64};
 use super::entry::{Entry, EntryState, Phase};
-use super::index::Piece;
-use crate::broker::log::{Checkpoint, Damage, FrameAt, Header, Kind, Visitor};
+use super::index::{Index, Part, Piece, Run};
+use crate::broker::log::{
+    Checkpoint, Damage, FrameAt, Frames, Header, Kind, Meta, Visitor, put_pieces, put_run,
+};
 use crate::broker::store::{EntryId, Offset};
 
 /// Everything on this disk but the batches themselves.
@@ -21,7 +23,9 @@ pub(crate) struct Registry {
     /// The highest term of the operator's leader that was seen.
     pub(crate) term: AtomicU64,
     /// Segments with damage: a person may want to look at them, so they are not deleted.
-    pub(crate) damaged_segments: BTreeSet<u32>,
+    pub(crate) damaged_segments: Mutex<BTreeSet<u32>>,
+    /// Runs whose pieces are on the way to a segment's footer.
+    indexing: Mutex<Vec<(Arc<Entry>, Run)>>,
 }
 
 impl Registry {
@@ -81,10 +85,49 @@ impl Checkpoint for Registry {
             let mut state = entry.state();
             // What is only announced, or gone, is not in the journal's state.
             if !matches!(state.phase, Phase::Opening | Phase::Dropped) {
-                let used = state.index.iter().last().map_or(0, |piece| piece.timestamp);
+                let used = state.index.last().map_or(0, |part| part.last());
                 state.producers.expire(used);
                 codec::put_entry(out, entry.number, &entry.id, &state);
             }
+        }
+    }
+
+    fn index(&self, segment: u32, frames: &mut Frames) -> u32 {
+        let meta = |kind, timestamp| Meta {
+            kind,
+            entry: 0,
+            base: 0,
+            count: 0,
+            timestamp,
+        };
+        let now = frames.timestamp();
+        let mut indexing = Vec::new();
+        let mut runs = Vec::new();
+        for entry in self.all() {
+            let (groups, known) = entry.state().index.in_segment(segment);
+            for group in groups {
+                let mut meta = entry.meta(Kind::Pieces, now);
+                meta.base = group.first().map_or(0, |piece| piece.base);
+                let at = frames.push(meta, |out| put_pieces(out, &group));
+                if let Some(run) = Run::of(&group, at) {
+                    runs.push((entry.number, run));
+                    indexing.push((Arc::clone(&entry), run));
+                }
+            }
+            runs.extend(known.into_iter().map(|run| (entry.number, run)));
+        }
+        *self.indexing.lock() = indexing;
+        let list = frames.push(meta(Kind::Runs, now), |out| {
+            for (entry, run) in &runs {
+                put_run(out, *entry, run);
+            }
+        });
+        list.offset
+    }
+
+    fn indexed(&self) {
+        for (entry, run) in std::mem::take(&mut *self.indexing.lock()) {
+            entry.state().index.collapse(run);
         }
     }
 }
@@ -93,6 +136,10 @@ impl Checkpoint for Registry {
 #[derive(Debug, Default)]
 pub(crate) struct Recovery {
     entries: HashMap<u32, (EntryId, EntryState)>,
+    /// Where the batches are, also of entries that are known only later.
+    indexes: HashMap<u32, Index>,
+    /// Everything that is read lies before a whole checkpoint.
+    sealed: bool,
     last_seen: HashMap<u32, FrameAt>,
     last_number: u32,
     term: u64,
@@ -114,6 +161,8 @@ impl Recovery {
             if state.phase == Phase::Dropped {
                 continue;
             }
+            state.index = self.indexes.remove(&number).unwrap_or_default();
+            state.index.trim(state.start);
             find_gaps(&mut state);
             state.committed = state.next;
             for range in state.damaged.iter() {
@@ -135,7 +184,8 @@ impl Recovery {
             entries: RwLock::new(entries),
             last_number: AtomicU32::new(self.last_number),
             term: AtomicU64::new(self.term),
-            damaged_segments: self.damaged_segments,
+            damaged_segments: Mutex::new(self.damaged_segments),
+            indexing: Mutex::default(),
         }
     }
 
@@ -157,8 +207,19 @@ impl Recovery {
         let number = header.meta.entry;
         let base = header.meta.base;
         let mut reader = Reader::new(payload.clone());
+        if header.meta.kind.is_batch() {
+            self.indexes.entry(number).or_default().push(Piece {
+                base,
+                count: header.meta.count,
+                at,
+                timestamp: header.meta.timestamp,
+            });
+        }
+        if self.sealed {
+            return Some(());
+        }
         match header.meta.kind {
-            Kind::Mark => {}
+            Kind::Mark | Kind::Pieces | Kind::Runs | Kind::Footer | Kind::Moved => {}
             Kind::Term => self.term = self.term.max(base),
             Kind::Checkpoint => self.checkpoint(&mut reader)?,
             Kind::EntryOpened | Kind::EntryCopying => {
@@ -173,16 +234,19 @@ impl Recovery {
                     state
                 };
                 self.last_number = self.last_number.max(number);
-                self.entries.insert(number, (id, state));
+                self.entries.entry(number).or_insert((id, state));
             }
-            Kind::EntryDropped => _ = self.entries.remove(&number),
-            _ => self.entry_record(at, header, payload)?,
+            Kind::EntryDropped => {
+                self.entries.remove(&number);
+                self.indexes.remove(&number);
+            }
+            _ => self.entry_record(header, payload)?,
         }
         self.last_seen.insert(number, at);
         Some(())
     }
 
-    fn entry_record(&mut self, at: FrameAt, header: &Header, payload: Bytes) -> Option<()> {
+    fn entry_record(&mut self, header: &Header, payload: Bytes) -> Option<()> {
         let meta = header.meta;
         let (id, state) = self.entries.get_mut(&meta.entry)?;
         let mut reader = Reader::new(payload.clone());
@@ -197,12 +261,6 @@ impl Recovery {
                             .store(&producer, sequence, offset.0, meta.timestamp);
                     }
                 }
-                state.index.push(Piece {
-                    base: meta.base,
-                    count: meta.count,
-                    at,
-                    timestamp: meta.timestamp,
-                });
                 state.next = state.next.max(meta.base + u64::from(meta.count));
             }
             Kind::EntrySealed => {
@@ -226,7 +284,6 @@ impl Recovery {
                 if matches!(state.phase, Phase::Copying { .. }) {
                     state.next = state.next.max(meta.base);
                 }
-                state.index.trim(meta.base);
                 state.damaged.remove_below(meta.base);
             }
             _ => {}
@@ -240,11 +297,7 @@ impl Recovery {
         let last_number = reader.u32()?;
         let mut entries = HashMap::new();
         while !reader.is_empty() {
-            let (number, id, mut state) = codec::read_entry(reader)?;
-            if let Some((_, known)) = self.entries.get_mut(&number) {
-                state.index = std::mem::take(&mut known.index);
-                state.index.trim(state.start);
-            }
+            let (number, id, state) = codec::read_entry(reader)?;
             entries.insert(number, (id, state));
         }
         self.term = self.term.max(term);
@@ -255,6 +308,20 @@ impl Recovery {
 }
 
 impl Visitor for Recovery {
+    fn sealed(&mut self) {
+        self.sealed = true;
+    }
+
+    fn complete(&mut self) {
+        self.sealed = false;
+    }
+
+    fn runs(&mut self, runs: Vec<(u32, Run)>) {
+        for (entry, run) in runs {
+            self.indexes.entry(entry).or_default().insert(Part::Run(run));
+        }
+    }
+
     fn record(&mut self, at: FrameAt, header: &Header, payload: &[u8]) {
         if self.apply(at, header, Bytes::copy_from_slice(payload)).is_none() {
             let kind = header.meta.kind;
@@ -281,8 +348,10 @@ impl Visitor for Recovery {
                 )),
         ));
         match damage.header {
+            // The checkpoint knows what was there, and what is missing is a gap.
+            _ if self.sealed => {}
             None => self.unknown.push(at),
-            Some(header) if header.meta.kind == Kind::Batch => {
+            Some(header) if header.meta.kind.is_batch() => {
                 if let Some((_, state)) = self.entries.get_mut(&header.meta.entry) {
                     let end = header.meta.base + u64::from(header.meta.count);
                     state.damaged.insert(header.meta.base..end);
@@ -305,11 +374,11 @@ pub(crate) fn merge(state: &mut EntryState, groups: Vec<(String, super::progress
 fn find_gaps(state: &mut EntryState) {
     let mut expected = state.start;
     let mut gaps = Vec::new();
-    for piece in state.index.iter() {
-        if piece.base > expected {
-            gaps.push(expected..piece.base);
+    for part in state.index.iter() {
+        if part.base() > expected {
+            gaps.push(expected..part.base());
         }
-        expected = expected.max(piece.end());
+        expected = expected.max(part.end());
     }
     if expected < state.next {
         gaps.push(expected..state.next);

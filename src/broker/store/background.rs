@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::dead::Dead;
 use super::{Settings, Store};
 use crate::broker::partition::entry::Phase;
+use crate::broker::partition::index::Part;
 use crate::broker::partition::ops::{Change, EntryOp};
 use crate::broker::partition::{Partition, now_millis};
 
@@ -89,6 +90,8 @@ impl Store {
             }
         }
         self.delete_segments();
+        self.compact();
+        self.scrub();
     }
 
     /// Trims the entries of one partition on this disk.
@@ -120,19 +123,17 @@ impl Store {
             let Some(entry) = self.registry.get(&partition.entry_id(epoch)) else {
                 continue;
             };
-            let (start, trimmed) = {
+            let mut over = None;
+            let (mut start, before) = {
                 let state = entry.state();
                 if !matches!(state.phase, Phase::Open | Phase::Sealed) {
                     continue;
                 }
                 let mut start = state.start;
                 if let Some(oldest) = oldest {
-                    start = start.max(
-                        state
-                            .index
-                            .since(oldest)
-                            .map_or(state.committed, |piece| piece.base),
-                    );
+                    // What a finished segment holds of an entry goes when all of it is old enough.
+                    let since = state.index.since(oldest);
+                    start = start.max(since.map_or(state.committed, |part| part.base()));
                 }
                 if let Some(floor) = floor {
                     let floor = crate::broker::store::Offset(floor);
@@ -143,22 +144,50 @@ impl Store {
                     }
                 }
                 if settings.retention_bytes > 0 {
-                    for piece in state.index.iter().rev() {
-                        bytes += u64::from(piece.at.len);
+                    for part in state.index.iter().rev() {
+                        bytes += part.bytes();
                         if bytes > settings.retention_bytes {
-                            start = start.max(if newest { piece.base } else { piece.end() });
+                            over = Some((*part, bytes - settings.retention_bytes, newest));
                             break;
                         }
                         newest = false;
                     }
                 }
-                (start, start > state.start)
+                (start, state.start)
             };
-            if trimmed {
+            if let Some((part, over, newest)) = over {
+                start = start.max(self.without(entry.number, &part, over, newest));
+            }
+            if start > before {
                 let (op, _) = EntryOp::new(&entry, Change::Trim(start));
                 self.journal.submit(op);
             }
         }
+    }
+
+    /// Where a part begins when at least so many of its first bytes are taken away; but the newest piece of all stays.
+    fn without(&self, entry: u32, part: &Part, mut over: u64, newest: bool) -> u64 {
+        let (base, end) = (part.base(), part.end());
+        let Part::Run(run) = part else {
+            return if newest { base } else { end };
+        };
+        let pieces = match self.journal.pieces(entry, run) {
+            Ok(pieces) => pieces,
+            Err(error) => {
+                tracing::warn!(%error, "an index cannot be read: more is kept than should be");
+                return base;
+            }
+        };
+        for (index, piece) in pieces.iter().enumerate().filter(|(_, piece)| piece.end() > base) {
+            if newest && index + 1 == pieces.len() {
+                return piece.base;
+            }
+            over = over.saturating_sub(u64::from(piece.at.len));
+            if over == 0 {
+                return piece.end().min(end);
+            }
+        }
+        end
     }
 
     fn delete_segments(&self) {
@@ -167,12 +196,20 @@ impl Store {
         if finished.is_empty() {
             return;
         }
-        let mut live = self.registry.damaged_segments.clone();
+        let mut live = self.registry.damaged_segments.lock().clone();
         for entry in self.registry.all() {
             let state = entry.state();
-            live.extend(state.index.iter().map(|piece| piece.at.segment));
+            live.extend(state.index.iter().map(Part::segment));
         }
-        for number in finished.into_iter().filter(|number| !live.contains(number)) {
+        let gone: Vec<_> = finished
+            .into_iter()
+            .filter(|number| !live.contains(number))
+            .collect();
+        if !gone.is_empty() {
+            // What was moved out of them, and what says that the rest is not wanted.
+            self.journal.sync();
+        }
+        for number in gone {
             match self.journal.remove_segment(number) {
                 Ok(()) => tracing::debug!(number, "deleted a segment in which nothing was kept"),
                 Err(error) => tracing::warn!(number, %error, "a segment cannot be deleted"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::moving::handoff_change;
 use super::{EntryId, Store};
-use crate::broker::log::{Kind, frame};
+use crate::broker::log::frame;
 use crate::broker::partition::entry::{Entry, EntryState, Phase};
 use crate::broker::partition::now_millis;
 use crate::broker::partition::ops::{Change, EntryOp};
@@ -107,7 +107,7 @@ impl Store {
         let mut batches = Vec::new();
         for raw in &response.batches {
             let records = frame::split(raw).map_err(|_| "a batch came damaged".to_owned())?;
-            for (header, payload) in records.into_iter().filter(|(h, _)| h.meta.kind == Kind::Batch) {
+            for (header, payload) in records.into_iter().filter(|(h, _)| h.meta.kind.is_batch()) {
                 let meta = header.meta;
                 let end = meta.base + u64::from(meta.count);
                 if meta.base > expected || end > sealed_at {

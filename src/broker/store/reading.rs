@@ -6,6 +6,7 @@ use super::{Offset, Store, StoredMessage};
 use crate::broker::group::Start;
 use crate::broker::log::frame;
 use crate::broker::partition::entry::Phase;
+use crate::broker::partition::index::Part;
 use crate::broker::partition::read::{self, ReadError};
 use crate::broker::partition::{Link, Partition};
 use crate::pb;
@@ -86,6 +87,24 @@ impl Store {
         Err(ReadError::Unavailable(problem))
     }
 
+    /// The first position of a part whose record has this time or a later one: exact to the batch. A part of a finished
+    /// segment is looked up in that segment's index, a small read.
+    fn since(&self, entry: u32, part: &Part, millis: u64) -> u64 {
+        match part {
+            Part::Run(run) if run.first < millis => match self.journal.pieces(entry, run) {
+                Ok(pieces) => {
+                    let index = pieces.partition_point(|piece| piece.timestamp < millis);
+                    pieces.get(index).map_or(run.base, |piece| piece.base)
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "an index cannot be read: a start by time begins too early");
+                    run.base
+                }
+            },
+            part => part.base(),
+        }
+    }
+
     /// Where a group starts that has no progress in a partition.
     pub(crate) fn start_offset(&self, partition: &Partition, start: Start) -> Offset {
         let spans = partition.spans(&self.registry);
@@ -106,11 +125,16 @@ impl Store {
                         found = span.start;
                         continue;
                     };
-                    let state = entry.state();
-                    if let Some(piece) = state.index.since(millis) {
-                        found = Offset::new(offset.epoch(), piece.base.max(state.start)).0;
+                    let (since, start, older) = {
+                        let state = entry.state();
+                        let older = state.index.first().is_some_and(|first| first.first() < millis);
+                        (state.index.since(millis), state.start, older)
+                    };
+                    if let Some(part) = since {
+                        let base = self.since(entry.number, &part, millis);
+                        found = Offset::new(offset.epoch(), base.max(start)).0;
                     }
-                    if state.index.first().is_some_and(|first| first.timestamp < millis) {
+                    if older {
                         break;
                     }
                 }
