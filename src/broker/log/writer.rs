@@ -40,6 +40,8 @@ pub(super) struct Writer {
     synced_at: Instant,
     timestamp: u64,
     frames: Frames,
+    /// The segment that has an index, and where that ends.
+    indexed: (u32, u64),
 }
 
 impl Writer {
@@ -65,6 +67,7 @@ impl Writer {
             synced_at: Instant::now(),
             timestamp: 0,
             frames: Frames::default(),
+            indexed: (0, 0),
         }
     }
 
@@ -203,7 +206,8 @@ impl Writer {
         if self.file.is_some() && self.end == 0 {
             return Ok(());
         }
-        if self.file.is_some() {
+        // Once, also where the new segment cannot be made and this is tried again.
+        if self.file.is_some() && self.indexed != (self.segment, self.end) {
             self.write_index()?;
         }
         if let Some(file) = &self.file {
@@ -236,10 +240,14 @@ impl Writer {
         }
     }
 
-    /// Writes the index of a segment that is finished.
+    /// Writes the index of a segment that is finished. Its last record is written when all before it is durable: where
+    /// it is found, the segment is whole.
     fn write_index(&mut self) -> Result<(), String> {
         self.begin();
         let list = self.checkpoint.index(self.segment, &mut self.frames);
+        self.write()?;
+        self.sync_now();
+        self.begin();
         let meta = Meta {
             kind: Kind::Footer,
             entry: 0,
@@ -248,7 +256,9 @@ impl Writer {
             timestamp: self.timestamp,
         };
         self.frames.push(meta, |_| {});
-        self.write()
+        self.write()?;
+        self.indexed = (self.segment, self.end);
+        Ok(())
     }
 
     fn new_segment(&mut self, before: u32, before_end: u64) -> Result<(), String> {
