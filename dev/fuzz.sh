@@ -11,7 +11,7 @@ coverage+=" -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sa
 coverage+=" -Cllvm-args=-sanitizer-coverage-trace-compares"
 # With --target, build scripts are built without these flags.
 RUSTFLAGS="--cfg fuzzing $coverage" CARGO_TARGET_DIR=$out \
-  nice -n 19 cargo build --quiet --locked --release --target "$host" --manifest-path fuzz/Cargo.toml
+  nice -n 19 cargo build --quiet --locked --release --target "$host" --manifest-path fuzz/Cargo.toml --bin frames --bin recovery
 
 targets=("$@")
 ((${#targets[@]})) || targets=(frames recovery)
