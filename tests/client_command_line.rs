@@ -44,7 +44,7 @@ async fn sluice(arguments: &[&str], stdin: &str) -> (i32, String, String) {
 
 #[tokio::test]
 async fn help_teaches_each_command_with_examples() {
-    for command in ["pub", "sub", "bench", "simulate"] {
+    for command in ["pub", "sub", "bench", "simulate", "record"] {
         let (code, stdout, _) = sluice(&[command, "--help"], "").await;
         assert_eq!(code, 0);
         assert!(
@@ -59,7 +59,7 @@ async fn help_teaches_each_command_with_examples() {
 async fn every_flag_of_these_commands_has_an_environment_variable() {
     use clap::CommandFactory as _;
     let command = sluice::cli::Cli::command();
-    for name in ["pub", "sub", "bench", "simulate"] {
+    for name in ["pub", "sub", "bench", "simulate", "record"] {
         for argument in command.find_subcommand(name).unwrap().get_arguments() {
             if argument.is_positional() || argument.get_id() == "help" {
                 continue;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
-use super::{Failure, bench, broker, crd, operator, publish, simulate, subscribe};
+use super::{Failure, bench, broker, crd, operator, publish, record, simulate, subscribe};
 use crate::broker::config::BrokerArgs;
 use crate::operator::OperatorArgs;
 
@@ -38,6 +38,7 @@ pub enum Command {
     Sub(subscribe::Arguments),
     Bench(bench::Arguments),
     Simulate(simulate::Arguments),
+    Record(record::Arguments),
 }
 
 impl Cli {
@@ -63,7 +64,12 @@ impl Command {
     pub fn default_log_filter(&self) -> &'static str {
         match self {
             Self::Broker(_) | Self::Operator(_) => "info",
-            Self::Crd(_) | Self::Pub(_) | Self::Sub(_) | Self::Bench(_) | Self::Simulate(_) => "warn",
+            Self::Crd(_)
+            | Self::Pub(_)
+            | Self::Sub(_)
+            | Self::Bench(_)
+            | Self::Simulate(_)
+            | Self::Record(_) => "warn",
         }
     }
 
@@ -89,6 +95,7 @@ impl Command {
             Self::Sub(arguments) => subscribe::run(arguments).await,
             Self::Bench(arguments) => bench::run(arguments).await,
             Self::Simulate(arguments) => simulate::run(&arguments),
+            Self::Record(arguments) => record::run(arguments).await,
         }
     }
 }

@@ -8,6 +8,7 @@ mod failure;
 pub mod operator;
 mod options;
 pub mod publish;
+pub mod record;
 pub mod runtime;
 pub mod simulate;
 pub mod subscribe;

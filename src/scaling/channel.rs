@@ -21,8 +21,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const LEAST_SAMPLES: usize = 2;
 /// Changes smaller than this are not made.
 const DEAD_BAND: f64 = 0.1;
-/// Blocked time from which publishers count as held back.
-const BLOCKED: f64 = 0.05;
+/// Blocked time from which publishers count as held back: a burst of 50 ms in five seconds. More room costs nothing as long as
+/// the queue does not stand, and a tenth of the messages may come in a hundredth of the time.
+const BLOCKED: f64 = 0.01;
 /// Room above what a burst needs, and the least growth where it cannot be told.
 const HEADROOM: f64 = 1.25;
 
@@ -137,6 +138,15 @@ pub fn decide_channel(policy: &Policy, observed: &Observed, state: &mut State, n
         || state.channel_changed.is_some_and(|at| now.since(at) < INTERVAL)
     {
         keep(ChannelReason::Measuring)
+    } else if !signals.is_standing(channel) && signals.blocked < BLOCKED {
+        let known = histories
+            .iter()
+            .any(|history| history.newest(usize::MAX).any(|sample| sample.interval.acked > 0));
+        keep(if known {
+            ChannelReason::Steady
+        } else {
+            ChannelReason::CapacityUnknown
+        })
     } else {
         let estimate = super::capacity::estimate(
             &histories,
@@ -145,7 +155,7 @@ pub fn decide_channel(policy: &Policy, observed: &Observed, state: &mut State, n
             state.durable.correction,
         );
         match estimate {
-            Some(mu) => resize(channel, from, &signals, mu.per_broker),
+            Some(mu) => resize(channel, from, (&signals, Window::take(&histories)), mu.per_broker),
             None => keep(ChannelReason::CapacityUnknown),
         }
     };
@@ -179,13 +189,23 @@ struct Signals {
     shortest_wait_nanos: u64,
     /// Publishers' time without credit, 0 to 1.
     blocked: f64,
-    /// The 95th percentile of the demand on a broker over the window, messages a second.
+}
+
+/// What a broker had to do over the whole window.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Window {
+    /// The 95th percentile of the demand, messages a second.
     demand_p95: f64,
     /// 0 where nothing was acknowledged.
     bytes_per_message: f64,
 }
 
 impl Signals {
+    /// CoDel's test: even the shortest wait was too long.
+    fn is_standing(&self, channel: &ChannelPolicy) -> bool {
+        u128::from(self.shortest_wait_nanos) > channel.target_queue_delay.as_nanos()
+    }
+
     fn take(histories: &[&History], start: Time) -> Self {
         let shortest = |history: &&History| {
             let waits = history.since(start).filter(|sample| sample.interval.acked > 0);
@@ -197,18 +217,22 @@ impl Signals {
             .flat_map(|h| h.since(start))
             .map(interval)
             .collect();
-        let window: Vec<Interval> = histories
-            .iter()
-            .flat_map(|history| history.since(Time::default()))
-            .map(interval)
-            .collect();
-        let mut demands: Vec<f64> = window.iter().map(demand).collect();
-        demands.sort_by(f64::total_cmp);
-        let total = Interval::sum(&window).unwrap_or_default();
         Self {
             fewest_samples: histories.iter().map(|h| h.count_since(start)).min().unwrap_or(0),
             shortest_wait_nanos: histories.iter().filter_map(shortest).max().unwrap_or(0),
             blocked: Interval::sum(&recent).map_or(0.0, |total| total.blocked_fraction()),
+        }
+    }
+}
+
+impl Window {
+    fn take(histories: &[&History]) -> Self {
+        let all = histories.iter().flat_map(|history| history.newest(usize::MAX));
+        let window: Vec<Interval> = all.map(|sample| sample.interval).collect();
+        let mut demands: Vec<f64> = window.iter().map(demand).collect();
+        demands.sort_by(f64::total_cmp);
+        let total = Interval::sum(&window).unwrap_or_default();
+        Self {
             demand_p95: demands.get(demands.len() * 95 / 100).copied().unwrap_or(0.0),
             bytes_per_message: if total.acked > 0 {
                 total.acked_bytes as f64 / total.acked as f64
@@ -224,20 +248,24 @@ fn demand(interval: &Interval) -> f64 {
 }
 
 /// The capacity for what was felt, where a broker can do `mu` messages a second.
-fn resize(channel: &ChannelPolicy, from: u32, signals: &Signals, mu: f64) -> (u32, ChannelReason) {
+fn resize(
+    channel: &ChannelPolicy,
+    from: u32,
+    (signals, window): (&Signals, Window),
+    mu: f64,
+) -> (u32, ChannelReason) {
     let current = f64::from(from);
     let by_delay = mu * channel.target_queue_delay.as_secs_f64();
-    let by_memory = if signals.bytes_per_message > 0.0 {
-        channel.max_inflight_bytes as f64 / signals.bytes_per_message
+    let by_memory = if window.bytes_per_message > 0.0 {
+        channel.max_inflight_bytes as f64 / window.bytes_per_message
     } else {
         f64::INFINITY
     };
     let ceiling = by_delay.min(by_memory);
-    let standing = u128::from(signals.shortest_wait_nanos) > channel.target_queue_delay.as_nanos();
-    let (wanted, reason) = if standing {
+    let (wanted, reason) = if signals.is_standing(channel) {
         (ceiling.min(current), ChannelReason::StandingQueue)
     } else if signals.blocked >= BLOCKED {
-        let burst = (signals.demand_p95 - mu).max(0.0) * channel.burst_window.as_secs_f64();
+        let burst = (window.demand_p95 - mu).max(0.0) * channel.burst_window.as_secs_f64();
         // Held back with room to spare in the delay: the channel is too small, whatever the estimate says.
         let wanted = (HEADROOM * burst.max(current)).min(ceiling);
         if wanted > current {

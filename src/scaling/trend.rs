@@ -1,12 +1,12 @@
 //! Where a demand is heading that rises steadily: brokers take time to start, and a mean over a minute is half a minute old.
 
-use super::counters::Interval;
 use super::time::Time;
 use super::window::History;
 
 /// The window is looked at in so many blocks of so many seconds.
 const BLOCKS: usize = 6;
 const BLOCK_SECONDS: f64 = 10.0;
+const BLOCK_MILLIS: u64 = 10_000;
 /// How many times its own standard error a slope must be to count: noise then hardly ever looks like one.
 const SIGNIFICANT: f64 = 4.0;
 /// The least rise over the window, in parts of the mean.
@@ -15,6 +15,14 @@ const LEAST_RISE: f64 = 0.05;
 const MOST_AT_ONCE: f64 = 0.45;
 /// A block in which publishers were held back for more than this part of the time says too little about the demand.
 const HELD_BACK: f64 = 0.5;
+
+/// What happened in a block, at all brokers.
+#[derive(Clone, Copy, Default)]
+struct Block {
+    accepted: f64,
+    blocked: f64,
+    active: f64,
+}
 
 /// A demand that rises, as a straight line.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,17 +47,19 @@ impl Trend {
             .filter_map(|history| history.latest(0))
             .map(|sample| sample.end)
             .max()?;
-        let mut blocks = [Interval::default(); BLOCKS];
+        let mut blocks = [Block::default(); BLOCKS];
         let mut whole = [false; BLOCKS];
         for history in histories {
             for sample in history.since(from) {
-                let age = newest.since(sample.end).as_secs_f64();
-                let block = (age / BLOCK_SECONDS) as usize;
+                let since = |time: Time| newest.as_millis().saturating_sub(time.as_millis());
+                let block = (since(sample.end) / BLOCK_MILLIS) as usize;
                 if let Some(sum) = blocks.get_mut(block) {
-                    *sum += &sample.interval;
-                    let start = newest.since(sample.start()).as_secs_f64();
+                    sum.accepted += sample.interval.accepted as f64;
+                    sum.blocked += sample.interval.blocked_nanos as f64;
+                    sum.active += sample.interval.active_nanos as f64;
                     // Of the oldest block, the last sample but one is enough: reports are not on the second.
-                    whole[block] |= start >= (block as f64 + 0.8) * BLOCK_SECONDS;
+                    whole[block] |=
+                        since(sample.start()) >= (block as u64) * BLOCK_MILLIS + BLOCK_MILLIS / 10 * 8;
                 }
             }
         }
@@ -58,10 +68,15 @@ impl Trend {
         }
         let mut rates = [0.0; BLOCKS];
         for (rate, sum) in rates.iter_mut().zip(&blocks) {
-            if sum.blocked_fraction() > HELD_BACK {
+            let blocked = if sum.active > 0.0 {
+                sum.blocked / sum.active
+            } else {
+                0.0
+            };
+            if blocked > HELD_BACK {
                 return None;
             }
-            *rate = sum.accepted as f64 / BLOCK_SECONDS / (1.0 - sum.blocked_fraction());
+            *rate = sum.accepted / BLOCK_SECONDS / (1.0 - blocked);
         }
         Self::fit(&rates)
     }

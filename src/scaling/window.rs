@@ -41,7 +41,11 @@ impl Sample {
 
     /// When it began, by the caller's clock.
     pub fn start(&self) -> Time {
-        self.end - Duration::from_nanos(self.interval.nanos)
+        Time::from_millis(
+            self.end
+                .as_millis()
+                .saturating_sub(self.interval.nanos / 1_000_000),
+        )
     }
 }
 

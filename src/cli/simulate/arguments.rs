@@ -17,6 +17,9 @@ Examples:
         what the autoscaler of a MessageBroker would have done with a recorded load
   sluice simulate --load all --policy all --seeds 10 --out report
 
+  sluice simulate --recording orders.jsonl --spec broker.yaml
+        what it would have done with the reports of real brokers, which sluice record has written down
+
 A trace is a CSV file with the columns second,messages_per_second; a rate holds until the next line.
 
 Written to --out (for each load, where there are several):
@@ -49,6 +52,10 @@ pub struct Arguments {
         conflicts_with = "load"
     )]
     pub(super) trace: Option<PathBuf>,
+    /// What sluice record has written: every decision that the autoscaler would have made. Only --spec, --start-time and --out
+    /// count beside it.
+    #[arg(long, value_name = "FILE", env = "SLUICE_SIMULATE_RECORDING", conflicts_with_all = ["load", "trace", "policy"])]
+    pub(super) recording: Option<PathBuf>,
     /// A built-in load, in multiples of --rate-per-broker; may be given several times.
     #[arg(long, value_name = "LOAD", env = "SLUICE_SIMULATE_LOAD", value_delimiter = ',', default_value = "step", value_parser = load_names())]
     pub(super) load: Vec<String>,

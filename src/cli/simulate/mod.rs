@@ -4,6 +4,7 @@ mod arguments;
 mod canvas;
 mod chart;
 mod png;
+mod recording;
 mod report;
 mod spec;
 mod svg;
@@ -15,6 +16,7 @@ use std::path::Path;
 pub use arguments::Arguments;
 
 use super::Failure;
+use crate::scaling::Policy;
 use crate::scaling::simulation::{BrokerModel, Load, Scenario, Trace};
 
 /// Simulates, writes the files and prints the table.
@@ -22,6 +24,9 @@ use crate::scaling::simulation::{BrokerModel, Load, Scenario, Trace};
 /// # Errors
 /// The arguments, the trace or the spec make no sense, or a file cannot be read or written.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(path) = &arguments.recording {
+        return run_recording(arguments, path);
+    }
     let policies = arguments.policies();
     let loads = loads(arguments)?;
     let several = loads.len() > 1;
@@ -40,6 +45,37 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What the autoscaler would have done with what was recorded.
+fn run_recording(arguments: &Arguments, path: &Path) -> Result<(), Failure> {
+    let (policy, _) = policy(arguments)?;
+    let lines = recording::read(&read(path)?)
+        .map_err(|error| Failure::Usage(format!("--recording {}: {error}", path.display())))?;
+    let replayed = recording::replay(&policy, arguments.start_time, &lines);
+    let out = &arguments.out;
+    std::fs::create_dir_all(out).map_err(|error| Failure::of(&format!("making {}", out.display()), error))?;
+    write(&out.join("decisions.csv"), recording::decisions(&replayed))?;
+    write(&out.join("timeline.csv"), &replayed.timeline)?;
+    println!("{} reports over {} s", lines.len(), replayed.seconds);
+    for (second, decision) in &replayed.proposals {
+        println!("{second:>6} s  {decision}");
+    }
+    if replayed.proposals.is_empty() {
+        println!("nothing would have been changed");
+    }
+    println!("written to {}", out.display());
+    Ok(())
+}
+
+/// The policy of `--spec` with its `spec.replicas`, or the defaults.
+fn policy(arguments: &Arguments) -> Result<(Policy, Option<u32>), Failure> {
+    let Some(path) = &arguments.spec else {
+        return Ok((spec::default_policy(), None));
+    };
+    let (policy, replicas) = spec::read(&read(path)?)
+        .map_err(|error| Failure::Usage(format!("--spec {}: {error}", path.display())))?;
+    Ok((policy, Some(replicas)))
+}
+
 fn loads(arguments: &Arguments) -> Result<Vec<Load>, Failure> {
     let Some(path) = &arguments.trace else {
         let loads = arguments.loads().into_iter();
@@ -54,15 +90,7 @@ fn loads(arguments: &Arguments) -> Result<Vec<Load>, Failure> {
 }
 
 fn scenario(arguments: &Arguments, load: Load) -> Result<Scenario, Failure> {
-    let (policy, spec_replicas) = match &arguments.spec {
-        Some(path) => {
-            let text = read(path)?;
-            let (policy, replicas) = spec::read(&text)
-                .map_err(|error| Failure::Usage(format!("--spec {}: {error}", path.display())))?;
-            (policy, Some(replicas))
-        }
-        None => (spec::default_policy(), None),
-    };
+    let (policy, spec_replicas) = policy(arguments)?;
     let mut scenario = Scenario {
         load,
         policy,

@@ -12,6 +12,7 @@ pub use scaler::{Basis, Scaler};
 use super::cluster::Cluster;
 use super::context::Context;
 use super::pressure::LinkState;
+use crate::pb::PressureReport;
 use crate::scaling::{BrokerCounters, BrokerGauges, Report, Time};
 
 /// How often it is decided.
@@ -53,30 +54,35 @@ fn report(state: &LinkState, now: Time) -> Option<scaler::Seen> {
     let age = Instant::now().saturating_duration_since(*at);
     Some(scaler::Seen {
         connections: report.connections,
-        report: Report {
-            received: now - age,
-            counters: BrokerCounters {
-                boot_id: report.boot_id,
-                uptime_nanos: report.uptime_nanos,
-                accepted_messages: report.accepted_messages,
-                acked_messages: report.acked_messages,
-                acked_bytes: report.acked_bytes,
-                commits: report.commits,
-                commit_nanos: report.commit_nanos,
-                append_nanos: report.append_nanos,
-                cpu_nanos: report.cpu_nanos,
-                publisher_blocked_nanos: report.publisher_blocked_nanos,
-                publisher_active_nanos: report.publisher_active_nanos,
-                consumer_starved_nanos: report.consumer_starved_nanos,
-            },
-            gauges: BrokerGauges {
-                cpu_quota_nanos: report.cpu_quota_nanos,
-                channel_messages: report.channel_messages,
-                channel_capacity: report.channel_capacity,
-                sojourn_min_nanos: report.sojourn_min_nanos,
-                sojourn_p99_nanos: report.sojourn_p99_nanos,
-                unconsumed_messages: report.unconsumed_messages,
-            },
-        },
+        report: to_report(report, now - age),
     })
+}
+
+/// A broker's report as the loops take it.
+pub fn to_report(report: &PressureReport, received: Time) -> Report {
+    Report {
+        received,
+        counters: BrokerCounters {
+            boot_id: report.boot_id,
+            uptime_nanos: report.uptime_nanos,
+            accepted_messages: report.accepted_messages,
+            acked_messages: report.acked_messages,
+            acked_bytes: report.acked_bytes,
+            commits: report.commits,
+            commit_nanos: report.commit_nanos,
+            append_nanos: report.append_nanos,
+            cpu_nanos: report.cpu_nanos,
+            publisher_blocked_nanos: report.publisher_blocked_nanos,
+            publisher_active_nanos: report.publisher_active_nanos,
+            consumer_starved_nanos: report.consumer_starved_nanos,
+        },
+        gauges: BrokerGauges {
+            cpu_quota_nanos: report.cpu_quota_nanos,
+            channel_messages: report.channel_messages,
+            channel_capacity: report.channel_capacity,
+            sojourn_min_nanos: report.sojourn_min_nanos,
+            sojourn_p99_nanos: report.sojourn_p99_nanos,
+            unconsumed_messages: report.unconsumed_messages,
+        },
+    }
 }
