@@ -7,3 +7,4 @@ mod model;
 mod properties;
 mod replicas;
 mod seen;
+mod sentences;

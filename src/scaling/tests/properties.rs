@@ -183,3 +183,51 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Of publishers that slow down. Of those that queue, a channel that takes a second to fill shows how much they offer, and a
+    /// small one only that it is more than enough.
+    #[test]
+    fn the_number_of_brokers_never_depends_on_the_capacity_of_the_channel(
+        small in 64..512_u32,
+        large in 512..65_536_u32,
+        // A clear overload. One of a few percent is felt as a wait that a small channel cannot hold, and later by the mean.
+        factor in 1.7..8.0_f64,
+    ) {
+        let end = |capacity| {
+            let mut model = Model::new(2);
+            model.channel_capacity = capacity;
+            model.run(90, 1_400.0);
+            model.run(25, 1_400.0 * factor);
+            (model.actions.first().map(|action| action.0), model.desired)
+        };
+        let (small, large) = (end(small), end(large));
+        // What is in the channel is debt: less than a broker's worth.
+        prop_assert!(small.1.abs_diff(large.1) <= 1, "{small:?} {large:?}");
+        let apart = small.0.unwrap_or(0).abs_diff(large.0.unwrap_or(0));
+        prop_assert!(apart <= 1, "{small:?} {large:?}");
+    }
+
+    #[test]
+    fn noise_repeated_late_and_missing_reports_cause_no_action(
+        seed in any::<u64>(),
+        every in 2..9_u64,
+        restarts in 40..200_u64,
+    ) {
+        let mut model = Model::new(3);
+        for second in 0..400_u64 {
+            let mix = (seed ^ second).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+            for (ordinal, broker) in model.brokers.iter_mut().enumerate() {
+                broker.mute = (mix + ordinal as u64).is_multiple_of(every);
+            }
+            if second.is_multiple_of(restarts) {
+                model.brokers[(mix % 3) as usize].restart();
+            }
+            let noise = 0.9 + 0.2 * (mix % 1_000) as f64 / 1_000.0;
+            model.tick(|_| 1_900.0 * noise);
+        }
+        prop_assert_eq!(&model.actions, &[]);
+    }
+}
