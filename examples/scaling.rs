@@ -26,7 +26,7 @@ fn decisions() {
         consumed: 1.0,
         ..Event::default()
     };
-    let mut second = |cluster: &mut Cluster| {
+    let second = |cluster: &mut Cluster| {
         cluster.serve(|_| 2_000.0, &calm);
         (cluster.observed(), cluster.now())
     };
