@@ -89,9 +89,8 @@ impl hyper::service::Service<Request<Incoming>> for Dispatch {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         match &self.broker {
             Some(broker) if request.uri().path().starts_with("/sluice.v1.Broker/") => {
-                let (inflight, refusals) = (&self.shared.inflight, &self.shared.refusals);
-                let request =
-                    request.map(|body| Receiving::new(body, Arc::clone(inflight), Arc::clone(refusals)));
+                let longest = self.max_request_bytes;
+                let request = request.map(|body| Receiving::new(body, &self.shared, longest));
                 BrokerServer::from_arc(Arc::clone(broker))
                     .max_decoding_message_size(self.max_request_bytes)
                     .call(request)

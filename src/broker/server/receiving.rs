@@ -10,7 +10,7 @@ use hyper::body::{Bytes, Incoming};
 use tonic::Status;
 
 use crate::broker::refusals::{Reason, Refusals};
-use crate::broker::service::{Inflight, Reserved};
+use crate::broker::service::{Inflight, Reserved, Shared};
 
 /// gRPC's head of a message: one byte of flags, four of length.
 const HEAD_BYTES: usize = 5;
@@ -25,6 +25,8 @@ pub(super) struct Receiving<B = Incoming> {
 
 #[derive(Debug, Default)]
 struct Pieces {
+    /// A longer message is refused by its head, by whoever decodes it.
+    longest: usize,
     head: [u8; HEAD_BYTES],
     have: usize,
     /// Bytes of the message that are still to come.
@@ -33,13 +35,16 @@ struct Pieces {
 }
 
 impl<B> Receiving<B> {
-    /// Counts `body`.
-    pub(super) fn new(body: B, inflight: Arc<Inflight>, refusals: Arc<Refusals>) -> Self {
+    /// Counts `body`, whose messages have at most `longest` bytes.
+    pub(super) fn new(body: B, shared: &Shared, longest: usize) -> Self {
         Self {
             body,
-            inflight,
-            refusals,
-            pieces: Pieces::default(),
+            inflight: Arc::clone(&shared.inflight),
+            refusals: Arc::clone(&shared.refusals),
+            pieces: Pieces {
+                longest,
+                ..Pieces::default()
+            },
         }
     }
 }
@@ -69,7 +74,7 @@ impl Pieces {
             self.have = 0;
             let [_, length @ ..] = self.head;
             self.left = u32::from_be_bytes(length) as usize;
-            if self.left > bytes.len() {
+            if self.left > bytes.len() && self.left <= self.longest {
                 self.held = inflight.receive(self.left as u64);
                 if self.held.is_none() {
                     return false;
@@ -118,6 +123,13 @@ where
 mod tests {
     use super::*;
 
+    fn new() -> Pieces {
+        Pieces {
+            longest: 2000,
+            ..Pieces::default()
+        }
+    }
+
     fn message(length: u32) -> Vec<u8> {
         let mut bytes = vec![0];
         bytes.extend(length.to_be_bytes());
@@ -128,7 +140,7 @@ mod tests {
     #[test]
     fn a_message_counts_from_its_first_piece_to_its_last_and_one_in_a_piece_does_not() {
         let inflight = Inflight::new(1000);
-        let mut pieces = Pieces::default();
+        let mut pieces = new();
         let bytes = [message(100), message(300), message(0), message(50)].concat();
         assert!(pieces.see(&bytes, &inflight));
         assert_eq!(inflight.used(), 0);
@@ -148,7 +160,7 @@ mod tests {
     fn there_is_room_for_so_many_and_what_goes_away_gives_it_back() {
         let inflight = Inflight::new(1000);
         let begin = |length: u32| {
-            let mut pieces = Pieces::default();
+            let mut pieces = new();
             let fits = pieces.see(&message(length)[..10], &inflight);
             (fits, pieces)
         };
@@ -158,5 +170,7 @@ mod tests {
         drop(first);
         assert!(begin(600).0);
         assert_eq!(inflight.used(), 0);
+        let refused_by_its_head = begin(2001);
+        assert_eq!((refused_by_its_head.0, inflight.used()), (true, 0));
     }
 }
