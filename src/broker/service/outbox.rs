@@ -122,6 +122,8 @@ impl<Q: Queue> OutboxStream<Q> {
         let end = EndOnDrop(Arc::clone(&outbox));
         let running = Open::session(&shared.counters);
         let refusals = Arc::clone(&shared.refusals);
+        // A task keeps what it awaits twice, as it was given and as it runs: a pointer, so.
+        let session = Box::pin(session);
         let task = tokio::spawn(async move {
             let result = session.await;
             if let Err(status) = &result {

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::ReusableBoxFuture;
 use tonic::{Status, Streaming};
 
@@ -56,15 +55,32 @@ pub(super) fn serve(
     requests: Streaming<pb::PublishRequest>,
 ) -> OutboxStream<PublishOut> {
     let outbox = Outbox::new();
-    let session = run(Arc::clone(shared), requests, Arc::clone(&outbox));
+    let session = run(Arc::clone(shared), Box::new(requests), Arc::clone(&outbox));
     OutboxStream::spawn(outbox, shared, session)
 }
 
+/// A stream that is open for hours is mostly this future: so what only its beginning needs is in a box of its own,
+/// which goes away with it, and what it keeps is boxed once and handed on by pointer.
 async fn run(
     shared: Arc<Shared>,
-    mut requests: Streaming<pb::PublishRequest>,
+    requests: Box<Streaming<pb::PublishRequest>>,
     outbox: Arc<Outbox<PublishOut>>,
 ) -> Result<(), Status> {
+    let begun = Box::pin(begin(shared, requests, outbox)).await?;
+    match begun {
+        Some((session, requests)) => Box::pin(session.run(requests)).await,
+        None => Ok(()),
+    }
+}
+
+type Begun = (Box<Session>, Box<Streaming<pb::PublishRequest>>);
+
+/// Waits for the opening and for its topic. `None` if the client went away.
+async fn begin(
+    shared: Arc<Shared>,
+    mut requests: Box<Streaming<pb::PublishRequest>>,
+    outbox: Arc<Outbox<PublishOut>>,
+) -> Result<Option<Begun>, Status> {
     let first = tokio::time::timeout(OPEN_TIMEOUT, requests.message())
         .await
         .map_err(|_| Status::deadline_exceeded("the stream was not opened; send PublishOpen first"))??;
@@ -81,10 +97,11 @@ async fn run(
         topic = shared.topic(&open.topic) => topic?,
         early = requests.message() => match early? {
             Some(_) => return Err(Status::resource_exhausted("no credit was granted yet; wait for the welcome")),
-            None => return Ok(()),
+            None => return Ok(None),
         },
     };
-    Box::pin(Session::new(shared, outbox, open, topic).run(requests)).await
+    let session = Box::new(Session::new(shared, outbox, open, topic));
+    Ok(Some((session, requests)))
 }
 
 /// One part on its way; its messages are elsewhere.
@@ -136,7 +153,8 @@ pub(super) struct Session {
     pub(super) lanes: HashMap<u32, VecDeque<Waiting>>,
     /// Partitions whose last part could not be forwarded.
     pub(super) away: BTreeSet<u32>,
-    pub(super) forwards: FuturesUnordered<BoxFuture<'static, Forwarded>>,
+    /// Made when the first part is forwarded.
+    pub(super) forwards: Option<FuturesUnordered<BoxFuture<'static, Forwarded>>>,
 }
 
 impl Session {
@@ -172,7 +190,7 @@ impl Session {
             committing_way: None,
             lanes: HashMap::new(),
             away: BTreeSet::new(),
-            forwards: FuturesUnordered::new(),
+            forwards: None,
         }
     }
 
@@ -192,9 +210,13 @@ impl Session {
         });
     }
 
-    async fn run(mut self, mut requests: Streaming<pb::PublishRequest>) -> Result<(), Status> {
+    async fn run(
+        mut self: Box<Self>,
+        mut requests: Box<Streaming<pb::PublishRequest>>,
+    ) -> Result<(), Status> {
         self.welcome();
-        let mut signals = WatchStream::new(self.shared.signals());
+        let mut signals = self.shared.signals();
+        signals.mark_changed();
         let mut has_input = true;
         // How the stream ends, once what was taken is settled.
         let mut end: Option<Result<(), Status>> = None;
@@ -211,7 +233,8 @@ impl Session {
             }
             tokio::select! {
                 biased;
-                Some(news) = signals.next() => {
+                Ok(()) = signals.changed() => {
+                    let news = *signals.borrow_and_update();
                     let drains = news.draining && !is_draining;
                     if let Err(status) = self.hear(news, is_draining) {
                         end.get_or_insert(Err(status));
@@ -231,7 +254,7 @@ impl Session {
                     }
                 }
                 permit = poll_optional(&mut self.entering), if self.is_entering => self.entered(permit),
-                Some((way, result)) = self.forwards.next() => self.forwarded(way, result)?,
+                Some((way, result)) = next(&mut self.forwards) => self.forwarded(way, result)?,
                 () = sleep(&mut lingering), if lingering.is_some() => {
                     lingering = None;
                     end.get_or_insert(Ok(()));
@@ -305,6 +328,13 @@ async fn poll_optional<T>(future: &mut Option<ReusableBoxFuture<'static, T>>) ->
     match future {
         Some(future) => future.get_pin().await,
         None => std::future::pending().await,
+    }
+}
+
+async fn next<F: Future>(futures: &mut Option<FuturesUnordered<F>>) -> Option<F::Output> {
+    match futures {
+        Some(futures) => futures.next().await,
+        None => None,
     }
 }
 

@@ -195,6 +195,7 @@ impl Session {
             may_forward: !self.open.direct,
         };
         self.forwards
+            .get_or_insert_default()
             .push(async move { (way, delivery.run(waiting.part).await) }.boxed());
     }
 
