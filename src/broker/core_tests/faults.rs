@@ -162,6 +162,56 @@ async fn check(store: &Store, model: &Model) {
     }
 }
 
+/// Segments are finished and begun on the way, so their indexes and checkpoints are cut, too.
+#[test]
+fn a_power_cut_at_any_operation_is_never_taken_for_damage() {
+    let mut operations = 0;
+    loop {
+        let mut off = true;
+        for seed in 0..6 {
+            let boot = Boot {
+                batches: vec![
+                    (0, 1, 5000),
+                    (1, 2, 1000),
+                    (2, 1, 3000),
+                    (0, 3, 900),
+                    (1, 1, 5000),
+                    (2, 1, 5000),
+                ],
+                at_once: 1,
+                operations,
+                cut: Cut::Random(seed),
+            };
+            off &= run(cut_once(&boot));
+        }
+        if !off {
+            break;
+        }
+        operations += 1;
+    }
+    assert!(operations > 20, "{operations} operations");
+}
+
+/// Whether the power was cut before all was done.
+async fn cut_once(boot: &Boot) -> bool {
+    let disk = FaultDisk::default();
+    disk.cut_power_after(boot.operations);
+    let mut model = Model::new();
+    if let Ok(store) = open_on(&disk) {
+        send(&store, &mut model, boot).await;
+        close(store).await;
+    }
+    let off = disk.is_off();
+    let store = open_on(&disk.restart(boot.cut)).unwrap();
+    check(&store, &model).await;
+    assert!(
+        store.registry.damaged_segments.lock().is_empty(),
+        "taken for damage"
+    );
+    close(store).await;
+    off
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
@@ -179,12 +229,12 @@ proptest! {
     }
 }
 
-fn run(test: impl Future<Output = ()>) {
+fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(test);
+    runtime.block_on(test)
 }
 
 /// A record on the disk: its file, its bytes without reserved ones and padding, its partition and positions.
