@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CLUSTER := dev/cluster/cluster
 
-.PHONY: help build image cluster install demo down test test-pure test-api test-node test-cluster fuzz lint generate clean
+.PHONY: help build image cluster install demo down test test-pure test-api test-node test-cluster fuzz bench lint generate clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ test-cluster: ## Only the tests of the development cluster
 
 fuzz: ## Each fuzz target for FUZZ_SECONDS (600), at low priority
 	@dev/fuzz.sh
+
+bench: ## Compare with Kafka, NATS JetStream and grpc-go (QUICK=1: in five minutes)
+	@QUICK=$(QUICK) dev/bench.sh
 
 lint: ## Formatting, clippy, documentation, licences, generated files, charts
 	@dev/lint.sh

@@ -9,9 +9,9 @@ deny_version=0.20.2
 step() { printf '== %s\n' "$*"; }
 
 step formatting
-cargo fmt --check
+cargo fmt --all --check
 step clippy
-cargo clippy --quiet --locked --all-targets -- -D warnings
+cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 step documentation
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps --document-private-items
 step "dependencies: licences, sources, duplicates"

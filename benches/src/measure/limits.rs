@@ -1,0 +1,127 @@
+//! What the machine itself can do, without any broker.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Bench;
+use crate::report::{Section, Table, spread};
+
+const CHUNKS: [usize; 4] = [4 << 10, 16 << 10, 128 << 10, 1 << 20];
+const FILE: u64 = 256 << 20;
+
+#[derive(Debug, Serialize)]
+struct Synced {
+    chunk: usize,
+    micros: Vec<f64>,
+    bytes_a_second: Vec<f64>,
+}
+
+pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Section> {
+    let folder = bench.folder()?;
+    let time = Duration::from_millis(bench.either(300, 1500));
+    let mut synced: Vec<Synced> = CHUNKS
+        .map(|chunk| Synced {
+            chunk,
+            micros: Vec::new(),
+            bytes_a_second: Vec::new(),
+        })
+        .into();
+    let (mut memory, mut loopback) = (Vec::new(), Vec::new());
+    for _ in 0..bench.rounds() {
+        for one in &mut synced {
+            let (count, seconds) = sync_loop(&folder.path().join("file"), one.chunk, time)?;
+            one.micros.push(seconds * 1e6 / count as f64);
+            one.bytes_a_second.push(count as f64 * one.chunk as f64 / seconds);
+        }
+        memory.push(copy_loop(time));
+        loopback.push(loopback_loop(time).await?);
+    }
+    let mut table = Table::new(&[
+        "write + fdatasync into a preallocated file",
+        "µs",
+        "MB/s",
+        "messages/s of 256 B",
+    ]);
+    for one in &synced {
+        table.row(&[
+            format!("{} KB", one.chunk >> 10),
+            spread(one.micros.iter().copied()),
+            spread(one.bytes_a_second.iter().map(|rate| rate / 1e6)),
+            spread(one.bytes_a_second.iter().map(|rate| rate / 256.0)),
+        ]);
+    }
+    let text = format!(
+        "### The machine's own limits\n\n{}\nmemcpy {} GB/s · loopback TCP, one connection, 64 KB writes {} GB/s\n",
+        table.text(),
+        spread(memory.iter().map(|rate| rate / 1e9)),
+        spread(loopback.iter().map(|rate| rate / 1e9))
+    );
+    Section::new("limits", text).figures(&(synced, memory, loopback))
+}
+
+/// Writes and syncs for some time; how often, in how many seconds.
+fn sync_loop(path: &std::path::Path, chunk: usize, time: Duration) -> anyhow::Result<(u64, f64)> {
+    let mut file = File::create(path)?;
+    let zeroes = vec![0; 1 << 20];
+    for _ in 0..FILE >> 20 {
+        file.write_all(&zeroes)?;
+    }
+    file.sync_all()?;
+    let data = vec![0x5a; chunk];
+    let start = Instant::now();
+    let mut count = 0;
+    while start.elapsed() < time {
+        file.write_all_at(&data, count * chunk as u64 % FILE)?;
+        file.sync_data()?;
+        count += 1;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    std::fs::remove_file(path)?;
+    Ok((count, seconds))
+}
+
+/// Bytes a second of copying more than the caches hold.
+fn copy_loop(time: Duration) -> f64 {
+    let from = vec![0x5a_u8; 128 << 20];
+    let mut to = vec![0_u8; from.len()];
+    let start = Instant::now();
+    let mut bytes = 0;
+    while start.elapsed() < time {
+        to.copy_from_slice(std::hint::black_box(&from));
+        std::hint::black_box(&mut to);
+        bytes += from.len();
+    }
+    bytes as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Bytes a second through one connection.
+async fn loopback_loop(time: Duration) -> anyhow::Result<f64> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let writing = tokio::spawn(async move {
+        let mut stream = TcpStream::connect(address).await?;
+        let data = vec![0x5a; 64 << 10];
+        let start = Instant::now();
+        while start.elapsed() < time {
+            stream.write_all(&data).await?;
+        }
+        stream.shutdown().await
+    });
+    let (mut stream, _) = listener.accept().await?;
+    let mut buffer = vec![0; 256 << 10];
+    let (start, mut bytes) = (Instant::now(), 0);
+    loop {
+        match stream.read(&mut buffer).await? {
+            0 => break,
+            count => bytes += count,
+        }
+    }
+    writing.await??;
+    Ok(bytes as f64 / start.elapsed().as_secs_f64())
+}

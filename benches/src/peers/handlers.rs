@@ -1,0 +1,70 @@
+//! The three servers of the article's handler.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tokio::process::Command;
+
+use super::{Programs, sluice};
+use crate::process::{self, Server};
+
+/// One of the servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Handler {
+    #[serde(rename = "Sluice")]
+    Sluice,
+    #[serde(rename = "grpc-go")]
+    Go,
+    #[serde(rename = "tonic")]
+    Tonic,
+}
+
+impl Handler {
+    pub(crate) const ALL: [Self; 3] = [Self::Sluice, Self::Go, Self::Tonic];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sluice => "Sluice",
+            Self::Go => "grpc-go",
+            Self::Tonic => "tonic",
+        }
+    }
+
+    /// What the load generator speaks to it.
+    pub(crate) fn protocol(self) -> &'static str {
+        match self {
+            Self::Sluice => "sluice",
+            Self::Go | Self::Tonic => "article",
+        }
+    }
+
+    pub(crate) async fn start(
+        self,
+        programs: &Programs,
+        folder: &Path,
+    ) -> anyhow::Result<(Server, SocketAddr)> {
+        std::fs::create_dir_all(folder)?;
+        let address = process::free_address()?;
+        let listen = format!("--listen={address}");
+        let mut command = match self {
+            Self::Sluice => {
+                let settings = sluice::Settings {
+                    partitions: 16,
+                    is_memory: true,
+                };
+                let broker = sluice::start(programs, folder, settings).await?;
+                return Ok((broker.server, broker.address));
+            }
+            Self::Go => Command::new(&programs.grpc_go),
+            Self::Tonic => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg("tonic-server");
+                command
+            }
+        };
+        let mut server = Server::start(self.name(), command.arg(listen), &folder.join("log"))?;
+        server.ready(address).await?;
+        Ok((server, address))
+    }
+}

@@ -1,0 +1,106 @@
+//! Sluice: one broker, standalone, and its own client.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Deserialize;
+use tokio::process::Command;
+
+use super::Programs;
+use crate::process::{self, Server};
+
+/// The topic of every load.
+pub(crate) const TOPIC: &str = "bench";
+/// A topic for clients that have nothing to do with it.
+pub(crate) const OTHER_TOPIC: &str = "other";
+/// Messages between network and log, over all streams. In a cluster the operator finds this figure; a standalone broker
+/// is told.
+const CHANNEL: &str = "32768";
+
+/// How a broker is to run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) partitions: u32,
+    /// Acknowledge from memory.
+    pub(crate) is_memory: bool,
+}
+
+/// A broker that runs.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    pub(crate) server: Server,
+    pub(crate) address: SocketAddr,
+}
+
+/// Starts a broker on a folder.
+pub(crate) async fn start(programs: &Programs, folder: &Path, settings: Settings) -> anyhow::Result<Broker> {
+    std::fs::create_dir_all(folder)?;
+    let address = process::free_address()?;
+    let (control, http) = (process::free_address()?, process::free_address()?);
+    let mut command = Command::new(&programs.sluice);
+    command
+        .args([
+            "broker",
+            "--standalone",
+            "--name",
+            "bench-0",
+            "--channel-capacity",
+            CHANNEL,
+        ])
+        .args(["--topic", &format!("{TOPIC}:{}", settings.partitions)])
+        .args(["--topic", &format!("{OTHER_TOPIC}:4")])
+        .arg(format!("--listen={address}"))
+        .arg(format!("--control-listen={control}"))
+        .arg(format!("--http-listen={http}"))
+        .arg("--data-dir")
+        .arg(folder.join("data"));
+    if settings.is_memory {
+        command.arg("--memory-durability");
+    }
+    let mut server = Server::start("sluice", &mut command, &folder.join("log"))?;
+    server.ready(address).await?;
+    Ok(Broker { server, address })
+}
+
+/// The last line of `sluice bench --output json`, as far as it is used.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Summary {
+    pub(crate) acknowledged: u64,
+    pub(crate) acknowledged_rate: f64,
+    pub(crate) delivered: u64,
+    pub(crate) unknown: u64,
+    pub(crate) reconnects: u64,
+    pub(crate) publish_latency: Option<Percentiles>,
+    pub(crate) delivery_latency: Option<Percentiles>,
+}
+
+/// Microseconds.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct Percentiles {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+/// Runs `sluice bench`.
+pub(crate) async fn bench(
+    programs: &Programs,
+    broker: SocketAddr,
+    arguments: &[String],
+    limit: Duration,
+) -> anyhow::Result<Summary> {
+    let mut command = Command::new(&programs.sluice);
+    command
+        .arg("bench")
+        .arg(format!("--address={broker}"))
+        .args(["--output", "json"])
+        .args(arguments);
+    if !arguments.iter().any(|argument| argument.starts_with("--topic")) {
+        command.args(["--topic", TOPIC]);
+    }
+    let text = process::output(&mut command, limit).await?;
+    let line = text.lines().last().context("sluice bench printed nothing")?;
+    serde_json::from_str(line).with_context(|| format!("the summary of sluice bench: {line}"))
+}
