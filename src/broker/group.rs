@@ -6,6 +6,7 @@ mod hub;
 mod member;
 mod seats;
 mod settling;
+mod sharing;
 mod state;
 mod token;
 
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use super::store::{Offset, StoredMessage};
 pub use census::{Census, census};
 pub(crate) use hub::Hub;
-pub use member::Member;
+pub use member::{Member, Revocations};
 
 /// Where a group starts that has no progress in a partition yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub enum Answer {
     Ack,
     /// Deliver again, no sooner than this.
     Nack(Duration),
+    /// The same for a message that the application never saw: the delivery is not counted.
+    GiveBack(Duration),
     /// The deadline becomes now plus this.
     Extend(Duration),
     /// To the dead-letter topic where there is one, and done.

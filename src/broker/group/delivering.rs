@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::hub::Hub;
@@ -28,6 +28,9 @@ impl Hub {
         let store = self.store.upgrade()?;
         let now = Instant::now();
         let mut inner = self.inner.lock();
+        if let Some(seat) = inner.seats.get_mut(&member) {
+            seat.room = if budget.bytes == 0 { 0 } else { budget.messages };
+        }
         let most = inner.share(member, budget, &store);
         let order: Vec<u32> = {
             let after = inner.parts.range(inner.last_part + 1..);
@@ -58,10 +61,34 @@ impl Hub {
                 return Some(taken);
             }
         }
+        let mut wants = false;
         if let Some(seat) = inner.seats.get_mut(&member) {
-            seat.waiting = budget.messages > 0 && budget.bytes > 0;
+            wants = seat.room > 0;
+            seat.waiting = wants;
+        }
+        if most == 0 && wants {
+            // It has its share; what it was woken for is another's.
+            inner.wake_neediest(member);
         }
         None
+    }
+
+    /// A member takes nothing for now: its share is the others'.
+    pub(crate) fn rest(&self, member: u64) {
+        let mut inner = self.inner.lock();
+        if let Some(seat) = inner.seats.get_mut(&member) {
+            seat.room = 0;
+            seat.waiting = false;
+        }
+        inner.wake_one();
+    }
+
+    /// Tokens that a member is to be asked to give back.
+    pub(crate) fn take_revoked(&self, member: u64) -> Vec<Bytes> {
+        let mut inner = self.inner.lock();
+        let seat = inner.seats.get_mut(&member);
+        seat.map(|seat| std::mem::take(&mut seat.revoked))
+            .unwrap_or_default()
     }
 
     /// A member does not wait any more. `woken`: because there is something; if it does not take it, another may.
@@ -135,6 +162,7 @@ impl Hub {
         part.state.release(std::mem::take(&mut taken.offsets));
         if let Some(seat) = inner.seats.get_mut(&member) {
             seat.held += delivered.len() as u64;
+            seat.room = seat.room.saturating_sub(delivered.len() as u64);
         }
         // There may be more than this member took.
         inner.wake_one();
@@ -165,7 +193,7 @@ impl Hub {
         let mut inner = self.inner.lock();
         if let Some(part) = inner.part(taken.partition.index(), taken.epoch) {
             let spans = part.partition.spans(&store.registry);
-            part.state.trim(start, &spans);
+            part.cut |= part.state.trim(start, &spans);
             taken.offsets.start = start.clamp(taken.offsets.start, taken.offsets.end);
         }
     }

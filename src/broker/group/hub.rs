@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Start;
-use super::seats::{Inner, Part, Seat};
+use super::seats::{Bells, Inner, Part, Seat};
 use super::settling::MOST;
 use super::state::GroupState;
 use crate::broker::partition::Partition;
@@ -58,19 +57,19 @@ impl Hub {
     }
 
     /// A member joins. `start` is where the group starts in partitions in which it has no progress.
-    pub(crate) fn join(self: &Arc<Self>, start: Start) -> (u64, Arc<Notify>) {
-        let (id, wake) = {
+    pub(super) fn join(self: &Arc<Self>, start: Start) -> (u64, Arc<Bells>) {
+        let (id, bells) = {
             let mut inner = self.inner.lock();
             inner.start = start;
             let id = inner.next_seat;
             inner.next_seat += 1;
             let seat = Seat::default();
-            let wake = Arc::clone(&seat.wake);
+            let bells = Arc::clone(&seat.bells);
             inner.seats.insert(id, seat);
-            (id, wake)
+            (id, bells)
         };
         self.refresh();
-        (id, wake)
+        (id, bells)
     }
 
     /// A member goes away; what it had goes to the others at once.
@@ -159,6 +158,7 @@ impl Hub {
             told_floor: 0,
             state: GroupState::new(progress),
             blocked: None,
+            cut: false,
         };
         // Where it starts is kept before anything is delivered.
         drop(part.tell());
@@ -173,6 +173,7 @@ impl Hub {
             let mut inner = self.inner.lock();
             let inner = &mut *inner;
             let mut changed = false;
+            let mut cut = false;
             for part in inner.parts.values_mut() {
                 let (members, given_up) = part.state.expire(now, most);
                 changed |= !members.is_empty() || part.state.has_ready();
@@ -187,10 +188,17 @@ impl Hub {
                         .map(|given_up| self.dead(part, &given_up, MOST, None)),
                 );
                 changed |= part.blocked.as_ref().is_some_and(|(until, _)| *until <= now);
+                cut |= std::mem::take(&mut part.cut);
                 drop(part.tell());
+            }
+            if cut {
+                inner.count_held();
             }
             if changed {
                 inner.wake_one();
+            }
+            if let Some(store) = self.store.upgrade() {
+                inner.revoke(now, &store, self.nonce);
             }
         }
         self.bury(dead);

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
 
 use super::delivering::{Taken, message_bytes};
 use super::hub::Hub;
+use super::seats::Bells;
 use super::settling::Settling;
 use super::{Answer, Budget, Delivered, Next, Refused, Start};
 use crate::broker::partition::read::ReadError;
@@ -20,9 +20,39 @@ pub struct Member {
     store: Arc<Store>,
     hub: Arc<Hub>,
     id: u64,
-    wake: Arc<Notify>,
+    bells: Arc<Bells>,
+    /// It said that it takes nothing for now.
+    resting: bool,
     /// What was said about partitions that cannot be served.
     told: BTreeMap<u32, String>,
+}
+
+/// The most that is delivered at once.
+const BATCH: Budget = Budget {
+    messages: 512,
+    bytes: 256 << 10,
+};
+
+/// What a member is to be asked to give back, because others wait for messages and it has more than its share.
+#[derive(Debug)]
+pub struct Revocations {
+    hub: Arc<Hub>,
+    id: u64,
+    bells: Arc<Bells>,
+}
+
+impl Revocations {
+    /// Waits for tokens of deliveries that are to be given back if nobody has begun with them. Cancel-safe. What is
+    /// not given back stays the member's until its deadline.
+    pub async fn next(&self) -> Vec<Bytes> {
+        loop {
+            let revoked = self.hub.take_revoked(self.id);
+            if !revoked.is_empty() {
+                return revoked;
+            }
+            self.bells.revoke.notified().await;
+        }
+    }
 }
 
 impl Member {
@@ -39,18 +69,36 @@ impl Member {
             let hub = hubs.entry(group.to_owned());
             Arc::clone(hub.or_insert_with(|| Hub::new(group, start, &topic, store)))
         };
-        let (id, wake) = hub.join(start);
+        let (id, bells) = hub.join(start);
         Ok(Self {
             store: Arc::clone(store),
             hub,
             id,
-            wake,
+            bells,
+            resting: false,
             told: BTreeMap::new(),
         })
     }
 
-    /// Waits for messages for this member, at most `budget`. Cancel-safe: nothing is lost if the future is dropped.
+    /// Takes nothing until the next call of [`Member::next`]: others may have what would be its share.
+    pub fn rest(&mut self) {
+        if !std::mem::replace(&mut self.resting, true) {
+            self.hub.rest(self.id);
+        }
+    }
+
+    /// What this member is to be asked to give back.
+    pub fn revocations(&self) -> Revocations {
+        Revocations {
+            hub: Arc::clone(&self.hub),
+            id: self.id,
+            bells: Arc::clone(&self.bells),
+        }
+    }
+
+    /// Waits for messages for this member, a batch of them and at most `budget`, which is all that it would take. Cancel-safe: nothing is lost if the future is dropped.
     pub async fn next(&mut self, budget: Budget) -> Next {
+        self.resting = false;
         loop {
             if self.hub.is_gone() {
                 return Next::Gone;
@@ -71,11 +119,15 @@ impl Member {
                     return Next::Unavailable(partition, reason);
                 }
                 let mut waiting = waiting;
-                self.wake.notified().await;
+                self.bells.wake.notified().await;
                 waiting.woken = true;
                 continue;
             };
-            match self.fetch(taken, budget).await {
+            let batch = Budget {
+                messages: budget.messages.min(BATCH.messages),
+                bytes: budget.bytes.min(BATCH.bytes),
+            };
+            match self.fetch(taken, batch).await {
                 Ok(delivered) if delivered.is_empty() => {}
                 Ok(delivered) => return Next::Deliveries(delivered),
                 Err((partition, reason)) => {
@@ -90,13 +142,12 @@ impl Member {
 
     /// Reads what was taken, as far as the budget goes, and makes deliveries of it.
     async fn fetch(&self, mut taken: Taken, budget: Budget) -> Result<Vec<Delivered>, (u32, String)> {
-        const MOST_BYTES: u64 = 256 << 10;
         let index = taken.partition.index();
         let end = taken.offsets.end;
         let mut next = taken.offsets.start;
         let mut messages: Vec<StoredMessage> = Vec::new();
         let mut bytes = 0;
-        while next < end && bytes < budget.bytes.min(MOST_BYTES) {
+        while next < end && bytes < budget.bytes {
             let read = self.store.read_messages(&taken.partition, Offset(next)).await;
             match read {
                 Ok(more) => {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::Start;
 use super::settling::Telling;
 use super::state::GroupState;
-use super::{Budget, Start};
 use crate::broker::partition::entry::Entry;
 use crate::broker::partition::ops::Change;
 use crate::broker::partition::{Partition, Span};
@@ -36,14 +37,33 @@ pub(super) struct Part {
     pub(super) told_floor: u64,
     /// Not before this, because of that.
     pub(super) blocked: Option<(Instant, String)>,
+    /// Retention took messages that members had.
+    pub(super) cut: bool,
 }
 
 /// A member.
 #[derive(Debug, Default)]
 pub(super) struct Seat {
+    /// Messages that it has.
     pub(super) held: u64,
+    /// Messages that it would take on top of those.
+    pub(super) room: u64,
+    /// It waits in [`super::Member::next`].
     pub(super) waiting: bool,
-    pub(super) wake: Arc<Notify>,
+    /// When it was asked last to give messages back.
+    pub(super) asked: Option<Instant>,
+    /// Tokens of what it is to be asked for.
+    pub(super) revoked: Vec<Bytes>,
+    pub(super) bells: Arc<Bells>,
+}
+
+/// What a member waits for.
+#[derive(Debug, Default)]
+pub(super) struct Bells {
+    /// There may be messages for it.
+    pub(super) wake: Notify,
+    /// It is to give messages back.
+    pub(super) revoke: Notify,
 }
 
 impl Part {
@@ -51,7 +71,7 @@ impl Part {
     pub(super) fn spans(&mut self, store: &Store) -> Vec<Span> {
         let spans = self.partition.spans(&store.registry);
         if let Some(first) = spans.first() {
-            self.state.trim(first.start, &spans);
+            self.cut |= self.state.trim(first.start, &spans);
         }
         spans
     }
@@ -82,29 +102,6 @@ impl Inner {
             .filter(|part| part.entry.id.epoch == epoch)
     }
 
-    /// How many messages a member may take: all that it asks for, or its fair share of everything that is
-    /// outstanding or available if others wait.
-    pub(super) fn share(&self, member: u64, budget: Budget, store: &Store) -> u64 {
-        const MOST: u64 = 4096;
-        if budget.bytes == 0 {
-            return 0;
-        }
-        let most = budget.messages.min(MOST);
-        let others_wait = self.seats.iter().any(|(&id, seat)| id != member && seat.waiting);
-        if !others_wait {
-            return most;
-        }
-        let held: u64 = self.seats.values().map(|seat| seat.held).sum();
-        let available: u64 = self
-            .parts
-            .values()
-            .map(|part| part.state.available(&part.partition.spans(&store.registry)))
-            .sum();
-        let share = (held + available).div_ceil(self.seats.len().max(1) as u64);
-        let mine = self.seats.get(&member).map_or(0, |seat| seat.held);
-        most.min(share.saturating_sub(mine))
-    }
-
     /// Wakes the next member that waits, in turn.
     pub(super) fn wake_one(&mut self) {
         let after = self
@@ -118,7 +115,7 @@ impl Inner {
             && let Some(seat) = self.seats.get_mut(&id)
         {
             seat.waiting = false;
-            seat.wake.notify_one();
+            seat.bells.wake.notify_one();
             self.last_woken = id;
         }
     }
@@ -126,7 +123,7 @@ impl Inner {
     pub(super) fn wake_all(&mut self) {
         for seat in self.seats.values_mut() {
             seat.waiting = false;
-            seat.wake.notify_one();
+            seat.bells.wake.notify_one();
         }
     }
 

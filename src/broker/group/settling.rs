@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -19,6 +20,8 @@ use crate::broker::store::Dead;
 /// Why a message is a dead letter.
 pub(super) const MOST: &str = "delivered as often as the topic allows";
 const GIVEN_UP: &str = "given up by a consumer";
+/// A longer delay or deadline counts as this.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Progress on its way to the disk.
 pub(crate) struct Telling {
@@ -83,12 +86,16 @@ impl Hub {
                         acked.entry(token.partition).or_default().push(offset);
                     }
                     Answer::Nack(delay) => {
-                        let not_before = (!delay.is_zero()).then(|| now + delay);
+                        let not_before = (!delay.is_zero()).then(|| now + delay.min(LONGEST));
                         if let Some(given_up) = part.state.fail(offset, most, not_before) {
                             dead.push(self.dead(part, &given_up, MOST, None));
                         }
                     }
-                    Answer::Extend(deadline) => part.state.extend(offset, now + deadline),
+                    Answer::GiveBack(delay) => {
+                        let not_before = (!delay.is_zero()).then(|| now + delay.min(LONGEST));
+                        part.state.give_back(offset, not_before);
+                    }
+                    Answer::Extend(deadline) => part.state.extend(offset, now + deadline.min(LONGEST)),
                     Answer::GiveUp => {
                         let (done, buried) = oneshot::channel();
                         if let Some(given_up) = part.state.give_up(offset) {

@@ -71,8 +71,12 @@ impl Ranges {
 
     /// How many of its numbers lie in `range`.
     pub(crate) fn count_in(&self, range: Range<u64>) -> u64 {
-        self.iter()
-            .map(|r| r.end.min(range.end).saturating_sub(r.start.max(range.start)))
+        let before = self.0.range(..range.start).next_back();
+        let inside = self.0.range(range.start..range.end.max(range.start));
+        before
+            .into_iter()
+            .chain(inside)
+            .map(|(&start, &end)| end.min(range.end).saturating_sub(start.max(range.start)))
             .sum()
     }
 }

@@ -17,6 +17,7 @@ mod peer_reader;
 mod publish;
 mod publish_out;
 mod remote;
+mod revoke;
 mod rounds;
 mod send;
 mod settle;

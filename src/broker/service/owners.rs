@@ -82,9 +82,11 @@ impl Session {
                 remote.received(0, bytes);
             }
             Ok(Response::Settled(mut settled)) => {
+                remote.without_given_back(&mut settled);
                 settle::wrap(&mut settled, &owner);
                 self.outbox.push(|out| out.settled(settled));
             }
+            Ok(Response::Revoke(revoke)) => self.revoke_remote(&owner, &revoke.tokens),
             Ok(Response::Unavailable(unavailable)) => {
                 self.outbox
                     .push(|out| out.say(Response::Unavailable(unavailable)));

@@ -1,7 +1,9 @@
 //! A subscription at another broker, for a client that wants the whole topic from this one.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -33,6 +35,8 @@ pub(super) struct Remote {
     pub id: u64,
     requests: mpsc::UnboundedSender<pb::SubscribeRequest>,
     ahead: (u64, u64),
+    /// What was given back unsent: the client does not hear of it.
+    given_back: HashSet<Bytes>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -63,6 +67,7 @@ impl Remote {
             id,
             requests,
             ahead: (0, 0),
+            given_back: HashSet::new(),
             _task: AbortOnDropHandle::new(task),
         }
     }
@@ -92,6 +97,23 @@ impl Remote {
     /// Passes answers on.
     pub(super) fn settle(&self, settle: pb::Settle) {
         self.request(Request::Settle(settle));
+    }
+
+    /// Gives back what the client was never sent.
+    pub(super) fn give_back(&mut self, settle: pb::Settle) {
+        self.given_back
+            .extend(settle.nack.iter().map(|nack| nack.token.clone()));
+        self.settle(settle);
+    }
+
+    /// Takes out of an answer what the client did not ask for.
+    pub(super) fn without_given_back(&mut self, settled: &mut pb::Settled) {
+        if !self.given_back.is_empty() {
+            settled.settled.retain(|token| !self.given_back.remove(token));
+            settled
+                .refused
+                .retain(|refused| !self.given_back.remove(&refused.token));
+        }
     }
 
     fn request(&self, request: Request) {

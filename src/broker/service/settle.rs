@@ -23,7 +23,10 @@ impl Answers {
             settle
                 .nack
                 .into_iter()
-                .map(|nack| (nack.token, Answer::Nack(duration(nack.delay)))),
+                .map(|nack| match (duration(nack.delay), nack.unseen) {
+                    (delay, false) => (nack.token, Answer::Nack(delay)),
+                    (delay, true) => (nack.token, Answer::GiveBack(delay)),
+                }),
         );
         answers.extend(
             settle
@@ -162,16 +165,15 @@ mod tests {
             nack: vec![pb::Nack {
                 token: token::wrap("orders-1", b"c"),
                 delay: None,
+                unseen: true,
             }],
             ..pb::Settle::default()
         };
         let routed = route(settle);
         assert_eq!(routed.here.ack, [Bytes::from_static(b"a")]);
         assert_eq!(routed.elsewhere["orders-1"].ack, [Bytes::from_static(b"b")]);
-        assert_eq!(
-            routed.elsewhere["orders-1"].nack[0].token,
-            Bytes::from_static(b"c")
-        );
+        let nack = &routed.elsewhere["orders-1"].nack[0];
+        assert_eq!((&nack.token[..], nack.unseen), (&b"c"[..], true));
         assert_eq!(routed.malformed[0].code, i32::from(Code::InvalidArgument));
     }
 }

@@ -18,7 +18,7 @@ use super::settle::{self, Answers};
 use super::shared::Shared;
 use super::subscribe_out::SubscribeOut;
 use super::{delivery, token};
-use crate::broker::group::{Answer, Budget, Delivered, Member, Next, Refused};
+use crate::broker::group::{Answer, Budget, Delivered, Member, Next, Refused, Revocations};
 use crate::broker::refusals::Reason;
 use crate::broker::store::TopicView;
 use crate::pb;
@@ -28,11 +28,6 @@ use crate::pb::subscribe_response::Response;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// A client that has so much to read gets no more until it reads.
 const MOST_UNREAD: (u64, usize) = (256 << 10, 16);
-/// One batch of deliveries.
-const BATCH: Budget = Budget {
-    messages: 512,
-    bytes: 256 << 10,
-};
 /// A client that settles this often without reading the answers is cut off.
 const MOST_UNREAD_ANSWERS: usize = 1 << 16;
 /// How often a member without credit looks whether messages wait.
@@ -72,6 +67,7 @@ async fn run(
         return Ok(());
     };
     let member = Member::join(&shared.store, &open.topic, &open.group, start).map_err(Status::unavailable)?;
+    let revocations = member.revocations();
     let (events, heard) = mpsc::channel(16);
     let mut session = Session {
         shared,
@@ -79,6 +75,7 @@ async fn run(
         open,
         topic,
         member,
+        revocations,
         credit: (0, 0),
         starving_since: None,
         answers: Answers::default(),
@@ -127,6 +124,7 @@ pub(super) struct Session {
     pub(super) open: pb::SubscribeOpen,
     pub(super) topic: TopicView,
     pub(super) member: Member,
+    revocations: Revocations,
     /// Messages and bytes that may still be delivered.
     pub(super) credit: (u64, u64),
     pub(super) starving_since: Option<Instant>,
@@ -167,9 +165,12 @@ impl Session {
             let may_deliver =
                 has_room && self.credit.0 > 0 && self.credit.1 > 0 && self.held.is_empty() && !is_draining;
             let budget = Budget {
-                messages: self.credit.0.min(BATCH.messages),
-                bytes: self.credit.1.min(BATCH.bytes),
+                messages: self.credit.0,
+                bytes: self.credit.1,
             };
+            if !may_deliver {
+                self.member.rest();
+            }
             let needs_tick = !may_deliver || self.retry_at.is_some();
             tokio::select! {
                 biased;
@@ -190,6 +191,7 @@ impl Session {
                     self.settled(results);
                 }
                 Some(event) = self.heard.recv() => self.hear(event),
+                tokens = self.revocations.next() => self.revoke(tokens),
                 next = self.member.next(budget), if may_deliver => match next {
                     Next::Deliveries(delivered) => self.deliver(delivered),
                     Next::Unavailable(partition, reason) => {

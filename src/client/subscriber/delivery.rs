@@ -83,6 +83,11 @@ impl Delivery {
         self.handle.answer(Answer::Nack(delay));
     }
 
+    /// As [`Delivery::nack`], for one that the caller never saw: the delivery is not counted.
+    pub(super) fn give_back(self, delay: Duration) {
+        self.handle.answer(Answer::GiveBack(delay));
+    }
+
     /// To the dead-letter topic where there is one, and done.
     pub fn give_up(self) {
         self.handle.answer(Answer::GiveUp);

@@ -106,7 +106,7 @@ impl Subscriber {
     /// (5 s at most), and leaves the group.
     pub async fn close(self) {
         for delivery in self.inbox.close() {
-            delivery.nack(Duration::ZERO);
+            delivery.give_back(Duration::ZERO);
         }
         self.stop.cancel();
         // After that the streams are cut: the brokers deliver again what they did not hear of.

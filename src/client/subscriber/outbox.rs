@@ -41,6 +41,8 @@ struct State {
 pub(super) enum Answer {
     Ack,
     Nack(Duration),
+    /// The caller never saw it.
+    GiveBack(Duration),
     GiveUp,
 }
 
@@ -72,9 +74,10 @@ impl Outbox {
         }
         match answer {
             Answer::Ack => state.settle.ack.push(token),
-            Answer::Nack(delay) => state.settle.nack.push(pb::Nack {
+            Answer::Nack(delay) | Answer::GiveBack(delay) => state.settle.nack.push(pb::Nack {
                 token,
                 delay: wire(delay),
+                unseen: matches!(answer, Answer::GiveBack(_)),
             }),
             Answer::GiveUp => state.settle.give_up.push(token),
         }

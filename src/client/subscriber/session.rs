@@ -240,7 +240,7 @@ impl<'a> Session<'a> {
                     .remove(|delivery| tokens.contains(&delivery.handle.token));
                 add(&counters.revoked, revoked.len() as u64);
                 for delivery in revoked {
-                    delivery.nack(Duration::ZERO);
+                    delivery.give_back(Duration::ZERO);
                 }
             }
             Response::Unavailable(unavailable) => {
@@ -313,7 +313,7 @@ impl<'a> Session<'a> {
     fn give_back(&self, late: Vec<Delivery>) {
         add(&self.stream.counters.moved, late.len() as u64);
         for delivery in late {
-            delivery.nack(NOT_OURS);
+            delivery.give_back(NOT_OURS);
         }
     }
 }
