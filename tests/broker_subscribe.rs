@@ -141,12 +141,14 @@ async fn a_nack_brings_it_again_and_garbage_is_refused() {
 #[tokio::test]
 async fn what_is_not_served_is_refused_with_a_reason() {
     let broker = one_broker(1, &[]).await;
+    let _unordered = Subscriber::open(&broker, open("mixed")).await.unwrap();
     let ordered = pb::SubscribeOpen {
         ordered: true,
-        ..open("all")
+        ..open("mixed")
     };
     let refused = Subscriber::open(&broker, ordered).await.err().unwrap();
-    assert_eq!(refused.code(), Code::Unimplemented);
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("ordered: false"), "{refused}");
     let refused = Subscriber::open(&broker, open("")).await.err().unwrap();
     assert_eq!(refused.code(), Code::InvalidArgument);
     let unknown = pb::SubscribeOpen {

@@ -32,6 +32,32 @@ pub enum Start {
     Time(SystemTime),
 }
 
+/// In which order a group gets its messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Order {
+    /// As they come, as many at a time as members take.
+    #[default]
+    None,
+    /// Messages of one key in their order, one of them outstanding at a time. Messages without a key are free.
+    ByKey,
+}
+
+/// Why a member is not let in.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+pub enum JoinError {
+    /// The topic is not here (any more).
+    #[error("topic {0:?} is not configured on this broker")]
+    NoTopic(String),
+    /// Some members are ordered and some are not.
+    #[error("group {group:?} has members with ordered: {has}; open with the same, or after those have left")]
+    Mixed {
+        /// The group.
+        group: String,
+        /// What its members are.
+        has: bool,
+    },
+}
+
 /// One delivery to one member.
 #[derive(Debug, Clone)]
 pub struct Delivered {

@@ -44,6 +44,9 @@ pub struct Arguments {
     /// Where the group starts: earliest, latest, offset:N or time:RFC3339.
     #[arg(long, value_name = "START", env = "SLUICE_SUB_FROM", default_value = "earliest", value_parser = start)]
     from: Start,
+    /// Messages of one key in their order, one of them at a time. All members of a group must say the same.
+    #[arg(long, env = "SLUICE_SUB_ORDERED")]
+    ordered: bool,
     /// Stop after so many messages.
     #[arg(long, short, value_name = "N", env = "SLUICE_SUB_MAX", value_parser = clap::value_parser!(u64).range(1..))]
     max: Option<u64>,
@@ -67,6 +70,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let opening = client
         .subscriber(&arguments.topic, &arguments.group)
         .start(arguments.from)
+        .ordered(arguments.ordered)
         .credit(credit, 16 << 20)
         .open();
     let mut subscriber = tokio::select! {

@@ -343,9 +343,10 @@ impl Living {
         let mut settle = pb::Settle::default();
         let mut tokens = std::mem::take(&mut self.tokens).into_iter();
         settle.ack.extend(tokens.next());
-        settle
-            .nack
-            .extend(tokens.next().map(|token| pb::Nack { token, delay: None }));
+        settle.nack.extend(tokens.next().map(|token| pb::Nack {
+            token,
+            ..pb::Nack::default()
+        }));
         self.tokens.extend(tokens);
         if settle.ack.is_empty() || random.random_bool(0.2) {
             settle.give_up.push(Bytes::from_static(b"no token"));

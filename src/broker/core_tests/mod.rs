@@ -7,6 +7,7 @@ mod groups;
 mod index;
 mod model;
 mod moving;
+mod ordered;
 mod partitions;
 mod recovery;
 mod retention;

@@ -1,6 +1,6 @@
 //! Taking messages for a member, and handing them out.
 
-use std::ops::Range;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +8,10 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::hub::Hub;
+use super::settling::MOST;
+use super::state::{Placed, Reserved};
 use super::token::Token;
-use super::{Budget, Delivered};
+use super::{Budget, Delivered, Order};
 use crate::broker::partition::Partition;
 use crate::broker::store::StoredMessage;
 
@@ -19,7 +21,9 @@ pub(crate) struct Taken {
     hub: Arc<Hub>,
     pub(crate) partition: Arc<Partition>,
     pub(crate) epoch: u64,
-    pub(crate) offsets: Range<u64>,
+    pub(crate) reserved: Reserved,
+    /// What was not delivered went back already.
+    is_over: bool,
 }
 
 impl Hub {
@@ -52,7 +56,8 @@ impl Hub {
                     hub: Arc::clone(self),
                     partition: Arc::clone(&part.partition),
                     epoch: part.entry.id.epoch,
-                    offsets: reserved.offsets,
+                    reserved,
+                    is_over: false,
                 };
                 inner.last_part = index;
                 if let Some(seat) = inner.seats.get_mut(&member) {
@@ -105,7 +110,7 @@ impl Hub {
 
     /// Hands messages that were read out, as far as the budget goes; the rest of what was taken goes back.
     pub(crate) fn deliver(
-        &self,
+        self: &Arc<Self>,
         mut taken: Taken,
         member: u64,
         messages: Vec<StoredMessage>,
@@ -113,13 +118,16 @@ impl Hub {
     ) -> Vec<Delivered> {
         let deadline = self.topic.upgrade().map(|topic| topic.settings().ack_deadline);
         let deadline = Instant::now() + deadline.unwrap_or_default();
+        let most = self.most();
         let index = taken.partition.index();
+        let mut dead = Vec::new();
         let mut buffer = BytesMut::new();
         let mut delivered = Vec::with_capacity(messages.len());
         let mut inner = self.inner.lock();
         if !inner.seats.contains_key(&member) {
             return delivered;
         }
+        let is_ordered = inner.order == Order::ByKey;
         let Some(part) = inner
             .parts
             .get_mut(&index)
@@ -131,7 +139,11 @@ impl Hub {
         let mut bytes = 0u64;
         for message in messages {
             let offset = message.offset.0;
-            if !taken.offsets.contains(&offset) || offset != taken.offsets.start {
+            if offset != taken.reserved.offsets.start {
+                continue;
+            }
+            if !taken.reserved.wants(offset) {
+                taken.reserved.advance(offset + 1);
                 continue;
             }
             let size = message_bytes(&message);
@@ -139,12 +151,18 @@ impl Hub {
             if full && !delivered.is_empty() {
                 break;
             }
+            taken.reserved.advance(offset + 1);
+            let has_key = is_ordered && !message.key.is_empty();
+            let key = has_key.then(|| self.hasher.hash_one(&message.key));
+            let (delivery, count) = match part.state.deliver(offset, key, member, deadline, most) {
+                Placed::Delivered(delivery, count) => (delivery, count),
+                Placed::GivenUp(given_up) => {
+                    dead.push(self.dead(part, &given_up, MOST, None));
+                    continue;
+                }
+                Placed::Kept => continue,
+            };
             bytes += size;
-            taken.offsets.start = offset + 1;
-            if offset < part.state.floor() {
-                continue;
-            }
-            let (delivery, count) = part.state.deliver(offset, member, deadline);
             let token = Token {
                 nonce: self.nonce,
                 epoch: part.entry.id.epoch as u32,
@@ -159,13 +177,16 @@ impl Hub {
                 token: token.write(&mut buffer),
             });
         }
-        part.state.release(std::mem::take(&mut taken.offsets));
+        part.state.release(&taken.reserved);
+        taken.is_over = true;
         if let Some(seat) = inner.seats.get_mut(&member) {
             seat.held += delivered.len() as u64;
             seat.room = seat.room.saturating_sub(delivered.len() as u64);
         }
         // There may be more than this member took.
         inner.wake_one();
+        drop(inner);
+        self.bury(dead);
         delivered
     }
 
@@ -182,8 +203,7 @@ impl Hub {
     pub(crate) fn skip(&self, taken: &mut Taken, end: u64) {
         let mut inner = self.inner.lock();
         if let Some(part) = inner.part(taken.partition.index(), taken.epoch) {
-            part.state.skip(taken.offsets.start..end);
-            taken.offsets.start = end.min(taken.offsets.end);
+            part.state.skip(&mut taken.reserved, end);
         }
     }
 
@@ -194,19 +214,19 @@ impl Hub {
         if let Some(part) = inner.part(taken.partition.index(), taken.epoch) {
             let spans = part.partition.spans(&store.registry);
             part.cut |= part.state.trim(start, &spans);
-            taken.offsets.start = start.clamp(taken.offsets.start, taken.offsets.end);
+            taken.reserved.advance(start);
         }
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        if self.offsets.is_empty() {
+        if self.is_over {
             return;
         }
         let mut inner = self.hub.inner.lock();
         if let Some(part) = inner.part(self.partition.index(), self.epoch) {
-            part.state.release(self.offsets.clone());
+            part.state.release(&self.reserved);
             inner.wake_one();
         }
     }

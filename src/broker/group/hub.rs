@@ -6,10 +6,10 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::Start;
 use super::seats::{Bells, Inner, Part, Seat};
 use super::settling::MOST;
-use super::state::GroupState;
+use super::state::{GroupState, MOST_OPEN};
+use super::{JoinError, Order, Start};
 use crate::broker::partition::Partition;
 use crate::broker::partition::progress::Progress;
 use crate::broker::store::{Store, Topic};
@@ -19,6 +19,8 @@ use crate::broker::store::{Store, Topic};
 pub(crate) struct Hub {
     name: String,
     pub(super) nonce: u32,
+    /// Of keys.
+    pub(super) hasher: std::hash::RandomState,
     pub(super) topic: Weak<Topic>,
     pub(super) store: Weak<Store>,
     pub(super) inner: Mutex<Inner>,
@@ -29,10 +31,12 @@ impl Hub {
         Arc::new(Self {
             name: name.to_owned(),
             nonce: rand::random(),
+            hasher: std::hash::RandomState::new(),
             topic: Arc::downgrade(topic),
             store: Arc::downgrade(store),
             inner: Mutex::new(Inner {
                 start,
+                order: Order::None,
                 parts: BTreeMap::new(),
                 seats: BTreeMap::new(),
                 next_seat: 1,
@@ -57,9 +61,20 @@ impl Hub {
     }
 
     /// A member joins. `start` is where the group starts in partitions in which it has no progress.
-    pub(super) fn join(self: &Arc<Self>, start: Start) -> (u64, Arc<Bells>) {
+    pub(super) fn join(self: &Arc<Self>, start: Start, order: Order) -> Result<(u64, Arc<Bells>), JoinError> {
         let (id, bells) = {
             let mut inner = self.inner.lock();
+            if inner.seats.is_empty() {
+                inner.order = order;
+                for part in inner.parts.values_mut() {
+                    part.state.set_ordered(order == Order::ByKey);
+                }
+            } else if inner.order != order {
+                return Err(JoinError::Mixed {
+                    group: self.name.clone(),
+                    has: inner.order == Order::ByKey,
+                });
+            }
             inner.start = start;
             let id = inner.next_seat;
             inner.next_seat += 1;
@@ -69,7 +84,7 @@ impl Hub {
             (id, bells)
         };
         self.refresh();
-        (id, bells)
+        Ok((id, bells))
     }
 
     /// A member goes away; what it had goes to the others at once.
@@ -156,7 +171,7 @@ impl Hub {
             entry,
             name: self.name.clone(),
             told_floor: 0,
-            state: GroupState::new(progress),
+            state: GroupState::new(progress, inner.order == Order::ByKey),
             blocked: None,
             cut: false,
         };
@@ -243,6 +258,11 @@ impl Hub {
         for (&index, part) in &self.inner.lock().parts {
             if let Some((_, reason)) = &part.blocked {
                 problems.insert(index, reason.clone());
+            } else if part.state.is_full() {
+                let full = format!(
+                    "{MOST_OPEN} of its messages are delivered or wait, and none is done; ack, or give up"
+                );
+                problems.insert(index, full);
             }
         }
         problems

@@ -9,7 +9,7 @@ use super::delivering::{Taken, message_bytes};
 use super::hub::Hub;
 use super::seats::Bells;
 use super::settling::Settling;
-use super::{Answer, Budget, Delivered, Next, Refused, Start};
+use super::{Answer, Budget, Delivered, JoinError, Next, Order, Refused, Start};
 use crate::broker::partition::read::ReadError;
 use crate::broker::store::{Offset, Store, StoredMessage};
 
@@ -28,7 +28,7 @@ pub struct Member {
 }
 
 /// The most that is delivered at once.
-const BATCH: Budget = Budget {
+pub(super) const BATCH: Budget = Budget {
     messages: 512,
     bytes: 256 << 10,
 };
@@ -59,17 +59,31 @@ impl Member {
     /// Joins the group. Follows the topic's partitions as they come to this broker and leave it.
     ///
     /// # Errors
-    /// The topic is not configured.
-    pub fn join(store: &Arc<Store>, topic: &str, group: &str, start: Start) -> Result<Self, String> {
+    /// The topic is not configured, or the group has ordered members.
+    pub fn join(store: &Arc<Store>, topic: &str, group: &str, start: Start) -> Result<Self, JoinError> {
+        Self::join_in(store, topic, group, start, Order::None)
+    }
+
+    /// As [`Member::join`], in this order.
+    ///
+    /// # Errors
+    /// The topic is not configured, or the group has members in another order.
+    pub fn join_in(
+        store: &Arc<Store>,
+        topic: &str,
+        group: &str,
+        start: Start,
+        order: Order,
+    ) -> Result<Self, JoinError> {
         let topic = store
             .find_topic(topic)
-            .ok_or_else(|| format!("topic {topic:?} is not configured on this broker"))?;
+            .ok_or_else(|| JoinError::NoTopic(topic.to_owned()))?;
         let hub = {
             let mut hubs = topic.hubs.lock();
             let hub = hubs.entry(group.to_owned());
             Arc::clone(hub.or_insert_with(|| Hub::new(group, start, &topic, store)))
         };
-        let (id, bells) = hub.join(start);
+        let (id, bells) = hub.join(start, order)?;
         Ok(Self {
             store: Arc::clone(store),
             hub,
@@ -128,7 +142,8 @@ impl Member {
                 bytes: budget.bytes.min(BATCH.bytes),
             };
             match self.fetch(taken, batch).await {
-                Ok(delivered) if delivered.is_empty() => {}
+                // All of them wait behind others of their keys: others get their turn before the next ones.
+                Ok(delivered) if delivered.is_empty() => tokio::task::yield_now().await,
                 Ok(delivered) => return Next::Deliveries(delivered),
                 Err((partition, reason)) => {
                     if self.told.get(&partition) != Some(&reason) {
@@ -143,8 +158,8 @@ impl Member {
     /// Reads what was taken, as far as the budget goes, and makes deliveries of it.
     async fn fetch(&self, mut taken: Taken, budget: Budget) -> Result<Vec<Delivered>, (u32, String)> {
         let index = taken.partition.index();
-        let end = taken.offsets.end;
-        let mut next = taken.offsets.start;
+        let end = taken.reserved.offsets.end;
+        let mut next = taken.reserved.offsets.start;
         let mut messages: Vec<StoredMessage> = Vec::new();
         let mut bytes = 0;
         while next < end && bytes < budget.bytes {

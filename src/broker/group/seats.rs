@@ -7,9 +7,9 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Start;
 use super::settling::Telling;
 use super::state::GroupState;
+use super::{Order, Start};
 use crate::broker::partition::entry::Entry;
 use crate::broker::partition::ops::Change;
 use crate::broker::partition::{Partition, Span};
@@ -19,6 +19,7 @@ use crate::broker::store::Store;
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) start: Start,
+    pub(super) order: Order,
     pub(super) parts: BTreeMap<u32, Part>,
     pub(super) seats: BTreeMap<u64, Seat>,
     pub(super) next_seat: u64,

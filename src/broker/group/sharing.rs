@@ -7,12 +7,11 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::Budget;
+use super::member::BATCH;
 use super::seats::Inner;
 use super::token::Token;
 use crate::broker::store::Store;
 
-/// The most that is taken at once.
-const MOST: u64 = 4096;
 /// The most that a member is asked for at once.
 const MOST_ASKED: usize = 4096;
 /// A member that was asked is asked for more only after this time.
@@ -25,7 +24,7 @@ impl Inner {
         if budget.bytes == 0 {
             return 0;
         }
-        let most = budget.messages.min(MOST);
+        let most = budget.messages.min(BATCH.messages);
         let others_want = self.seats.iter().any(|(&id, seat)| id != member && seat.room > 0);
         if !others_want {
             return most;

@@ -1,30 +1,30 @@
 //! One group in one partition: a state machine without clock, disk or tasks.
 //!
 //! A message is at any moment in one of these places: done; outstanding at a member; reserved (being read for one);
-//! ready or delayed (to be delivered again); dying (on its way to the dead letters); skipped (it cannot be read);
+//! ready or delayed (to be delivered again); behind another one of its key, in an ordered group; dying (on its way to the dead letters); skipped (it cannot be read);
 //! or not delivered yet, at or above the cursor. Offsets are whole ones.
 
 mod answering;
 mod deadlines;
+mod keys;
 mod taking;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 
 use tokio::time::Instant;
 
 use self::deadlines::Deadlines;
+use self::keys::Keys;
+pub(crate) use self::taking::{Placed, Reserved};
 use crate::broker::partition::Ranges;
 use crate::broker::partition::Span;
 use crate::broker::partition::progress::Progress;
 
-/// Offsets that were taken to be read and delivered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reserved {
-    /// Consecutive offsets of one entry.
-    pub(crate) offsets: Range<u64>,
-}
+/// The most messages of one group and partition that are between taken and done: outstanding, waiting to come again,
+/// waiting behind another one of their key, or on their way to the dead letters. At that many, no new ones are taken.
+/// It bounds the group's memory, about 100 bytes a message at worst, and the done ranges between them on the disk.
+pub(crate) const MOST_OPEN: usize = 1 << 18;
 
 /// A message at a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,11 @@ pub(crate) struct GroupState {
     delayed: BTreeSet<(Instant, u64)>,
     dying: BTreeSet<u64>,
     skipped: Ranges,
+    /// One message of a key at a time.
+    is_ordered: bool,
+    /// An ordered group's new messages are being read: one reader at a time, so that it meets them in their order.
+    is_scanning: bool,
+    keys: Keys,
     next_delivery: u64,
     /// What the journal was not told yet.
     untold: Progress,
@@ -70,7 +75,7 @@ pub(crate) struct GroupState {
 
 impl GroupState {
     /// Goes on where the journal says the group is.
-    pub(crate) fn new(progress: Progress) -> Self {
+    pub(crate) fn new(progress: Progress, is_ordered: bool) -> Self {
         Self {
             floor: progress.floor,
             cursor: progress.floor,
@@ -86,6 +91,9 @@ impl GroupState {
             delayed: BTreeSet::new(),
             dying: BTreeSet::new(),
             skipped: Ranges::default(),
+            is_ordered,
+            is_scanning: false,
+            keys: Keys::default(),
             next_delivery: 1,
         }
     }
@@ -109,8 +117,22 @@ impl GroupState {
     }
 
     /// Everything below is done.
+    #[cfg(test)]
     pub(crate) fn floor(&self) -> u64 {
         self.floor
+    }
+
+    /// From now on in order, or not any more. Only while no member has anything.
+    pub(crate) fn set_ordered(&mut self, is_ordered: bool) {
+        if self.is_ordered == is_ordered {
+            return;
+        }
+        self.is_ordered = is_ordered;
+        // Whatever is not done is looked at again, from the oldest on.
+        self.keys = Keys::default();
+        self.ready.clear();
+        self.delayed.clear();
+        self.cursor = self.floor;
     }
 
     /// Messages that could be reserved now.
@@ -123,6 +145,7 @@ impl GroupState {
                 (span.end - from).saturating_sub(taken)
             })
             .sum();
+        let new = if self.is_full() { 0 } else { new };
         new + self.ready.len() as u64
     }
 

@@ -15,13 +15,8 @@ const LONGEST_NAME: usize = 128;
 /// Checks an opening.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` without a group, `UNIMPLEMENTED` for what is not served yet.
+/// `INVALID_ARGUMENT` without a group, or with a name that is too long.
 pub(super) fn check_open(open: &pb::SubscribeOpen) -> Result<(), Status> {
-    if open.ordered {
-        return Err(Status::unimplemented(
-            "ordered subscriptions are not served yet; open without `ordered`",
-        ));
-    }
     if open.group.is_empty() {
         return Err(Status::invalid_argument("a subscription names its group"));
     }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tonic::{Code, Status};
+
 use super::remote::{Event, Remote};
 use super::subscribe::Session;
 use super::{delivery, settle, token};
@@ -64,10 +66,14 @@ impl Session {
         }
     }
 
-    pub(super) fn hear(&mut self, event: Event) {
+    /// Takes what another broker said.
+    ///
+    /// # Errors
+    /// It refused for good.
+    pub(super) fn hear(&mut self, event: Event) -> Result<(), Status> {
         let Event { owner, id, said } = event;
         let Some(remote) = self.remotes.get_mut(&owner).filter(|remote| remote.id == id) else {
-            return;
+            return Ok(());
         };
         match said {
             Ok(Response::Deliveries(batch)) => {
@@ -92,11 +98,13 @@ impl Session {
                     .push(|out| out.say(Response::Unavailable(unavailable)));
             }
             Ok(_) => {}
+            Err(status) if status.code() == Code::FailedPrecondition => return Err(status),
             Err(status) => {
                 tracing::debug!(%owner, %status, "a subscription at another broker ended; trying again");
                 self.remotes.remove(&owner);
                 self.retry_at = Some(Instant::now() + RETRY);
             }
         }
+        Ok(())
     }
 }

@@ -18,7 +18,7 @@ use super::settle::{self, Answers};
 use super::shared::Shared;
 use super::subscribe_out::SubscribeOut;
 use super::{delivery, token};
-use crate::broker::group::{Answer, Budget, Delivered, Member, Next, Refused, Revocations};
+use crate::broker::group::{Answer, Budget, Delivered, JoinError, Member, Next, Order, Refused, Revocations};
 use crate::broker::refusals::Reason;
 use crate::broker::store::TopicView;
 use crate::pb;
@@ -66,7 +66,14 @@ async fn run(
     let Some((topic, early)) = wait_for_topic(&shared, &open.topic, &mut requests).await? else {
         return Ok(());
     };
-    let member = Member::join(&shared.store, &open.topic, &open.group, start).map_err(Status::unavailable)?;
+    let order = if open.ordered { Order::ByKey } else { Order::None };
+    let member = Member::join_in(&shared.store, &open.topic, &open.group, start, order).map_err(|error| {
+        let text = error.to_string();
+        match error {
+            JoinError::NoTopic(_) => Status::unavailable(text),
+            JoinError::Mixed { .. } => Status::failed_precondition(text),
+        }
+    })?;
     let revocations = member.revocations();
     let (events, heard) = mpsc::channel(16);
     let mut session = Session {
@@ -190,7 +197,7 @@ impl Session {
                 results = poll_optional(&mut self.settling), if !self.settling_tokens.is_empty() => {
                     self.settled(results);
                 }
-                Some(event) = self.heard.recv() => self.hear(event),
+                Some(event) = self.heard.recv() => self.hear(event)?,
                 tokens = self.revocations.next() => self.revoke(tokens),
                 next = self.member.next(budget), if may_deliver => match next {
                     Next::Deliveries(delivered) => self.deliver(delivered),

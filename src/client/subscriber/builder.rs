@@ -28,6 +28,7 @@ pub(super) struct Settings {
     pub(super) group: String,
     pub(super) member: String,
     pub(super) start: Start,
+    pub(super) ordered: bool,
     pub(super) credit: (u64, u64),
     pub(super) linger: Duration,
 }
@@ -41,6 +42,7 @@ impl SubscriberBuilder {
                 group,
                 member: String::new(),
                 start: Start::Earliest,
+                ordered: false,
                 credit: (1024, 16 << 20),
                 linger: Duration::from_millis(5),
             },
@@ -52,6 +54,14 @@ impl SubscriberBuilder {
     #[must_use]
     pub fn start(mut self, start: Start) -> Self {
         self.settings.start = start;
+        self
+    }
+
+    /// Messages of one key in their order, one of them at a time: the next one comes when the one before is acked or
+    /// given up. Messages without a key are free. All members of a group must say the same.
+    #[must_use]
+    pub fn ordered(mut self, ordered: bool) -> Self {
+        self.settings.ordered = ordered;
         self
     }
 

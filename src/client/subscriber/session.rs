@@ -61,7 +61,7 @@ pub(super) fn open_request(settings: &Settings, direct: bool) -> pb::SubscribeRe
         group: settings.group.clone(),
         start: Some(settings.start.into()),
         direct,
-        ordered: false,
+        ordered: settings.ordered,
         member: settings.member.clone(),
     };
     pb::SubscribeRequest {

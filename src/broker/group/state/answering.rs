@@ -23,6 +23,9 @@ impl GroupState {
             if !self.counts.is_empty() {
                 self.counts.remove(&offset);
             }
+            if !self.keys.is_empty() {
+                self.ready.extend(self.keys.finish(offset));
+            }
         }
         self.done.insert(offsets.clone());
         self.untold.done.insert(offsets);

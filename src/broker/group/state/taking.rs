@@ -4,36 +4,120 @@ use std::ops::Range;
 
 use tokio::time::Instant;
 
-use super::{GroupState, Outstanding, Reserved, settle_on};
+use super::{GivenUp, GroupState, MOST_OPEN, Outstanding, settle_on};
 use crate::broker::partition::Span;
 
+/// How far apart offsets may lie that are taken at once.
+const WINDOW: u64 = 2048;
+
+/// Offsets that were taken to be read and delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reserved {
+    /// Consecutive offsets of one entry.
+    pub(crate) offsets: Range<u64>,
+    /// Those of them that are to be delivered, ascending; `None`: all.
+    only: Option<Vec<u64>>,
+    /// They were not looked at before.
+    is_new: bool,
+}
+
+/// What became of a reserved message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Placed {
+    /// It goes to the member: the delivery's number, and deliveries so far.
+    Delivered(u64, u32),
+    /// It was delivered as often as it may be.
+    GivenUp(GivenUp),
+    /// It is gone, is on its way to the dead letters, or waits behind another one of its key.
+    Kept,
+}
+
+impl Reserved {
+    /// Whether an offset is to be delivered.
+    pub(crate) fn wants(&self, offset: u64) -> bool {
+        let only = self.only.as_ref();
+        self.offsets.contains(&offset) && only.is_none_or(|only| only.binary_search(&offset).is_ok())
+    }
+
+    /// Nothing below is to be delivered any more.
+    pub(crate) fn advance(&mut self, start: u64) {
+        self.offsets.start = start.clamp(self.offsets.start, self.offsets.end);
+    }
+
+    /// What is left.
+    fn left(&self) -> impl Iterator<Item = u64> + '_ {
+        self.offsets.clone().filter(|&offset| self.wants(offset))
+    }
+}
+
 impl GroupState {
-    /// Takes up to `most` consecutive offsets to be delivered, those that come again first.
+    /// Takes up to `most` offsets that lie together to be delivered, those that come again first.
     pub(crate) fn reserve(&mut self, most: u64, spans: &[Span]) -> Option<Reserved> {
         if most == 0 {
             return None;
         }
         if let Some(&first) = self.ready.first() {
-            let mut end = first;
-            while end - first < most && self.ready.remove(&end) {
-                end += 1;
-            }
-            return Some(Reserved { offsets: first..end });
+            return Some(self.reserve_again(first, most, spans));
+        }
+        if self.is_scanning || self.is_full() {
+            return None;
         }
         self.cursor = self.next_new(self.cursor, spans);
         let span = spans
             .iter()
             .find(|span| (span.start..span.end).contains(&self.cursor))?;
-        let mut end = span.end.min(self.cursor.saturating_add(most));
-        for taken in [
-            self.done.next_start(self.cursor),
-            self.skipped.next_start(self.cursor),
-        ] {
-            end = end.min(taken.unwrap_or(end));
+        let start = self.cursor;
+        let end = span.end.min(start.saturating_add(most));
+        let taken = [self.done.next_start(start), self.skipped.next_start(start)];
+        let mut reserved = Reserved {
+            offsets: start..end,
+            only: None,
+            is_new: true,
+        };
+        if taken.into_iter().flatten().any(|taken| taken < end) {
+            let only = self.untaken(start..span.end.min(start + WINDOW), most);
+            reserved.offsets.end = only.last().map_or(end, |last| last + 1);
+            reserved.only = Some(only);
         }
-        let offsets = self.cursor..end;
-        self.cursor = end;
-        Some(Reserved { offsets })
+        self.cursor = reserved.offsets.end;
+        self.is_scanning = self.is_ordered;
+        Some(reserved)
+    }
+
+    fn reserve_again(&mut self, first: u64, most: u64, spans: &[Span]) -> Reserved {
+        let entry_end = spans.iter().find(|span| first < span.end).map(|span| span.end);
+        let end = entry_end.map_or(first + 1, |end| end.min(first + WINDOW));
+        let only: Vec<u64> = self
+            .ready
+            .range(first..end.max(first + 1))
+            .take(most as usize)
+            .copied()
+            .collect();
+        for offset in &only {
+            self.ready.remove(offset);
+        }
+        let end = only.last().map_or(first, |last| last + 1);
+        let is_whole = end - first == only.len() as u64;
+        Reserved {
+            offsets: first..end,
+            only: (!is_whole).then_some(only),
+            is_new: false,
+        }
+    }
+
+    /// Up to `most` offsets of a range that are neither done nor skipped.
+    fn untaken(&self, range: Range<u64>, most: u64) -> Vec<u64> {
+        let mut untaken = Vec::new();
+        let mut at = range.start;
+        while at < range.end && (untaken.len() as u64) < most {
+            if let Some(end) = self.done.end_of(at).or_else(|| self.skipped.end_of(at)) {
+                at = end;
+                continue;
+            }
+            untaken.push(at);
+            at += 1;
+        }
+        untaken
     }
 
     /// The first offset at or after `from` that exists or will, and is neither done nor skipped.
@@ -51,27 +135,59 @@ impl GroupState {
         }
     }
 
-    /// Gives offsets back that were reserved and not delivered.
-    pub(crate) fn release(&mut self, offsets: Range<u64>) {
+    /// Ends a reservation: gives back what was not delivered.
+    pub(crate) fn release(&mut self, reserved: &Reserved) {
+        if reserved.is_new {
+            self.is_scanning = false;
+        }
+        let offsets = &reserved.offsets;
         if offsets.is_empty() {
             return;
         }
-        let counted = self.counts.range(offsets.clone()).next().is_some();
-        if offsets.end == self.cursor && !counted {
-            self.cursor = offsets.start;
+        if reserved.is_new && (self.is_ordered || offsets.end == self.cursor) {
+            self.cursor = offsets.start.max(self.floor);
             return;
         }
         let (floor, cursor) = (self.floor, self.cursor);
-        let back =
-            offsets.filter(|&offset| offset >= floor && offset < cursor && !self.done.contains(offset));
+        let back = reserved
+            .left()
+            .filter(|&offset| offset >= floor && offset < cursor && !self.done.contains(offset));
         self.ready.extend(back);
     }
 
-    /// A reserved message goes to a member. Returns the delivery's number and the count of deliveries.
-    pub(crate) fn deliver(&mut self, offset: u64, member: u64, deadline: Instant) -> (u64, u32) {
+    /// A reserved message goes to a member, unless it has to wait for another one of its key, or was delivered
+    /// `most` times (0: as often as it takes), which a restart may have kept from being noticed.
+    pub(crate) fn deliver(
+        &mut self,
+        offset: u64,
+        key: Option<u64>,
+        member: u64,
+        deadline: Instant,
+        most: u32,
+    ) -> Placed {
+        if offset < self.floor {
+            return Placed::Kept;
+        }
+        if let Some(key) = key.filter(|_| self.is_ordered)
+            && !self.keys.admit(key, offset)
+        {
+            return Placed::Kept;
+        }
+        if self.dying.contains(&offset) {
+            return Placed::Kept;
+        }
+        let before = self.counts.get(&offset).copied().unwrap_or(0);
+        if most > 0 && before >= most {
+            self.dying.insert(offset);
+            return Placed::GivenUp(GivenUp {
+                offset,
+                count: before,
+            });
+        }
+        self.counts.remove(&offset);
         let delivery = self.next_delivery;
         self.next_delivery += 1;
-        let count = self.counts.remove(&offset).unwrap_or(0) + 1;
+        let count = before + 1;
         self.outstanding.insert(
             offset,
             Outstanding {
@@ -84,17 +200,22 @@ impl GroupState {
             },
         );
         self.deadlines.note(deadline, offset, delivery, &self.outstanding);
-        (delivery, count)
+        Placed::Delivered(delivery, count)
     }
 
-    /// Positions are damaged: they are not delivered, and are never done.
-    pub(crate) fn skip(&mut self, offsets: Range<u64>) {
-        for offset in offsets.clone() {
-            if !self.ready.is_empty() {
-                self.ready.remove(&offset);
-            }
+    /// Positions up to `end` of what was reserved are damaged: they are not delivered, and are never done.
+    pub(crate) fn skip(&mut self, reserved: &mut Reserved, end: u64) {
+        let damaged = reserved.offsets.start..end;
+        let mut lost: Vec<u64> = self.ready.range(damaged.clone()).copied().collect();
+        for offset in &lost {
+            self.ready.remove(offset);
         }
-        self.skipped.insert(offsets);
+        lost.extend(reserved.left().filter(|offset| damaged.contains(offset)));
+        for offset in lost {
+            self.ready.extend(self.keys.finish(offset));
+        }
+        self.skipped.insert(damaged);
+        reserved.advance(end);
     }
 
     /// Everything below is gone by retention. Returns whether members had some of it.
@@ -112,7 +233,20 @@ impl GroupState {
         self.delayed.retain(|(_, offset)| keep(offset));
         self.dying.retain(keep);
         self.skipped.remove_below(start);
+        if !self.keys.is_empty() {
+            self.ready.extend(self.keys.trim(start));
+        }
         self.raise_floor(spans);
         self.outstanding.len() < before
+    }
+
+    /// Whether so many messages are between taken and done that no new ones are taken.
+    pub(crate) fn is_full(&self) -> bool {
+        let open = self.outstanding.len()
+            + self.ready.len()
+            + self.delayed.len()
+            + self.dying.len()
+            + self.keys.behind();
+        open >= MOST_OPEN
     }
 }
