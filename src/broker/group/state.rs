@@ -145,7 +145,8 @@ impl GroupState {
                 (span.end - from).saturating_sub(taken)
             })
             .sum();
-        let new = if self.is_full() { 0 } else { new };
+        let dying = self.dying.range(self.cursor..).count() as u64;
+        let new = if self.is_full() { 0 } else { new - dying };
         new + self.ready.len() as u64
     }
 
