@@ -39,6 +39,8 @@ pub struct Counters {
     pub rejected_messages: Counter,
     /// Messages passed on to the broker that owns their partition.
     pub forwarded_messages: Counter,
+    /// Messages on their way to a dead-letter topic, those that wait for one included.
+    pub waiting_dead_letters: Gauge,
     /// Connections open now.
     pub connections: Gauge,
     /// Streams and calls of publishers and subscribers open now.

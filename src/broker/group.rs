@@ -7,6 +7,7 @@ mod member;
 mod seats;
 mod settling;
 mod sharing;
+mod starting;
 mod state;
 mod token;
 

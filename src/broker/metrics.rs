@@ -74,6 +74,16 @@ impl Collector for BrokerMetrics {
                 counters.redelivered_messages.get(),
             ),
             (
+                "dead_lettered_messages",
+                "Messages put into a dead-letter topic",
+                counters.dead_lettered_messages.get(),
+            ),
+            (
+                "given_up_messages",
+                "Messages given up where there is no dead-letter topic",
+                counters.given_up_messages.get(),
+            ),
+            (
                 "rejected_messages",
                 "Payloads answered with Rejected",
                 counters.rejected_messages.get(),
@@ -131,6 +141,11 @@ impl Collector for BrokerMetrics {
             .map_or(0, |known| known.generation);
         for (name, help, value) in [
             ("connections", "Connections open", counters.connections.get()),
+            (
+                "waiting_dead_letters",
+                "Messages on their way to a dead-letter topic, those that wait for one included",
+                counters.waiting_dead_letters.get(),
+            ),
             ("streams", "Streams and calls open", counters.streams.get()),
             (
                 "publish_streams",

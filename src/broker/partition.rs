@@ -23,7 +23,7 @@ use self::append::Append;
 pub(crate) use self::append::AppendReply;
 use self::entry::{Entry, Phase, Watcher};
 use self::ops::{Change, ChangeError, EntryOp};
-pub(crate) use self::producers::Producers;
+pub(crate) use self::producers::{Producers, WINDOW as REMEMBERED};
 pub(crate) use self::ranges::Ranges;
 use super::channel::Permit;
 use super::group::Hub;

@@ -35,10 +35,11 @@ pub trait PeerReader: Send + Sync + std::fmt::Debug {
 
 /// Takes dead letters for topics of which no partition is open on this broker.
 pub trait DeadLetters: Send + Sync + std::fmt::Debug {
-    /// Publishes the message to the topic, wherever it is. Returns when it is as durable there as that broker's
-    /// durability says. It may be called again for a message that was stored already.
+    /// Publishes the message to the topic, wherever it is, as this idempotent producer, to the same partition each
+    /// time. Returns when it is as durable there as that broker's durability says. It may be called again for a
+    /// message that was stored already.
     ///
     /// # Errors
     /// It was not stored; it is tried again later.
-    fn publish<'a>(&'a self, topic: &'a str, message: NewMessage) -> PeerFuture<'a, ()>;
+    fn publish<'a>(&'a self, topic: &'a str, producer: &'a str, message: NewMessage) -> PeerFuture<'a, ()>;
 }

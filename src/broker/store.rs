@@ -1,12 +1,14 @@
 //! Everything this broker keeps: its topics' partitions on one journal. The face of the core to the service.
 
 mod background;
+mod burial;
 mod compaction;
 mod configure;
 mod copy;
 mod dead;
 mod moving;
 mod reading;
+mod starting;
 mod topic;
 mod types;
 
@@ -23,7 +25,7 @@ use super::partition::index::Part;
 use super::partition::registry::{Recovery, Registry};
 pub use super::partition::{AppendTicket, Partition};
 use super::peer::{DeadLetters, PeerReader};
-pub(crate) use dead::Dead;
+pub(crate) use dead::{Dead, partition_of};
 pub(crate) use topic::{Settings, Topic};
 pub use types::{
     AppendError, Appended, EntryId, Held, NewMessage, NotAppended, Offset, StoreOptions, StoredMessage,

@@ -2,6 +2,7 @@
 
 mod appends;
 mod compaction;
+mod dead_letters;
 mod faults;
 mod groups;
 mod index;
@@ -10,5 +11,7 @@ mod moving;
 mod ordered;
 mod partitions;
 mod recovery;
+mod redelivery;
 mod retention;
+mod starting;
 mod support;

@@ -303,10 +303,7 @@ impl crate::broker::peer::PeerReader for Wire {
     ) -> crate::broker::peer::PeerFuture<'a, pb::ReadResponse> {
         Box::pin(async move {
             self.reads.fetch_add(1, Ordering::SeqCst);
-            let id = EntryId::from_wire(&request.entry.unwrap());
-            self.find(control_address)?
-                .read_batches(&id, request.position, request.max_bytes)
-                .await
+            self.find(control_address)?.answer_read(request).await
         })
     }
 
@@ -405,4 +402,18 @@ pub(crate) async fn ack(
         .map(|one| (one.token.clone(), crate::broker::group::Answer::Ack))
         .collect();
     assert!(member.settle(answers).await.iter().all(Result::is_ok));
+}
+
+/// A store with one partition of "orders" that has so many messages: m0, m1, ...
+pub(crate) async fn filled(directory: &Path, messages: u64) -> Arc<Store> {
+    let store = simple(directory, 1);
+    let batch = (0..messages).map(|n| message(n, &format!("m{n}"))).collect();
+    append(&partition(&store, 0), "", batch).await.unwrap();
+    store
+}
+
+/// A member of group "g" of "orders", from the beginning.
+pub(crate) fn join(store: &Arc<Store>) -> crate::broker::group::Member {
+    let start = crate::broker::group::Start::Earliest;
+    crate::broker::group::Member::join(store, "orders", "g", start).unwrap()
 }

@@ -6,12 +6,10 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::seats::{Bells, Inner, Part, Seat};
+use super::seats::{Bells, Inner, Seat};
 use super::settling::MOST;
-use super::state::{GroupState, MOST_OPEN};
+use super::state::MOST_OPEN;
 use super::{JoinError, Order, Start};
-use crate::broker::partition::Partition;
-use crate::broker::partition::progress::Progress;
 use crate::broker::store::{Store, Topic};
 
 /// The group. One lock, held for a batch at a time and never over I/O.
@@ -19,6 +17,8 @@ use crate::broker::store::{Store, Topic};
 pub(crate) struct Hub {
     name: String,
     pub(super) nonce: u32,
+    /// Where partitions' starts are asked for: they are taken up on any thread.
+    pub(super) runtime: Option<tokio::runtime::Handle>,
     /// Of keys.
     pub(super) hasher: std::hash::RandomState,
     pub(super) topic: Weak<Topic>,
@@ -31,6 +31,7 @@ impl Hub {
         Arc::new(Self {
             name: name.to_owned(),
             nonce: rand::random(),
+            runtime: tokio::runtime::Handle::try_current().ok(),
             hasher: std::hash::RandomState::new(),
             topic: Arc::downgrade(topic),
             store: Arc::downgrade(store),
@@ -38,6 +39,7 @@ impl Hub {
                 start,
                 order: Order::None,
                 parts: BTreeMap::new(),
+                starting: BTreeMap::new(),
                 seats: BTreeMap::new(),
                 next_seat: 1,
                 last_part: 0,
@@ -155,31 +157,6 @@ impl Hub {
         inner.wake_all();
     }
 
-    fn take_up(&self, inner: &mut Inner, partition: &Arc<Partition>) {
-        let Some(store) = self.store.upgrade() else { return };
-        if inner.parts.contains_key(&partition.index()) {
-            return;
-        }
-        let Some(entry) = partition.served() else { return };
-        let known = entry.state().groups.get(&self.name).cloned();
-        let progress = known.unwrap_or_else(|| Progress {
-            floor: store.start_offset(partition, inner.start).0,
-            ..Progress::default()
-        });
-        let mut part = Part {
-            partition: Arc::clone(partition),
-            entry,
-            name: self.name.clone(),
-            told_floor: 0,
-            state: GroupState::new(progress, inner.order == Order::ByKey),
-            blocked: None,
-            cut: false,
-        };
-        // Where it starts is kept before anything is delivered.
-        drop(part.tell());
-        inner.parts.insert(partition.index(), part);
-    }
-
     /// Deadlines, delays.
     pub(crate) fn tick(self: &Arc<Self>, now: Instant) {
         let most = self.most();
@@ -255,7 +232,11 @@ impl Hub {
                 problems.insert(partition.index(), problem.clone());
             }
         }
-        for (&index, part) in &self.inner.lock().parts {
+        let inner = self.inner.lock();
+        for (index, reason) in &inner.starting {
+            problems.extend(reason.clone().map(|reason| (*index, reason)));
+        }
+        for (&index, part) in &inner.parts {
             if let Some((_, reason)) = &part.blocked {
                 problems.insert(index, reason.clone());
             } else if part.state.is_full() {

@@ -21,6 +21,8 @@ pub(super) struct Inner {
     pub(super) start: Start,
     pub(super) order: Order,
     pub(super) parts: BTreeMap<u32, Part>,
+    /// Partitions of which another broker is asked where the group starts, and why it does not answer.
+    pub(super) starting: BTreeMap<u32, Option<String>>,
     pub(super) seats: BTreeMap<u64, Seat>,
     pub(super) next_seat: u64,
     pub(super) last_part: u32,

@@ -138,23 +138,23 @@ impl Hub {
         Err(Refused::Log(why))
     }
 
-    /// A message is buried: it is done.
-    pub(crate) async fn finish_dead(&self, dead: &Dead) -> Result<(), Refused> {
+    /// A message is buried: it is done. Returns whether that was noted: the partition may have moved.
+    pub(crate) async fn finish_dead(&self, dead: &Dead) -> Result<bool, Refused> {
         let telling = {
             let Some(store) = self.store.upgrade() else {
-                return Ok(());
+                return Ok(false);
             };
             let mut inner = self.inner.lock();
             let Some(part) = inner.part(dead.partition.index(), dead.epoch) else {
-                return Ok(());
+                return Ok(false);
             };
             let spans = part.partition.spans(&store.registry);
             part.state.finish_range(dead.offset..dead.offset + 1, &spans);
             part.tell()
         };
         match telling {
-            Some(telling) => self.told(telling).await,
-            None => Ok(()),
+            Some(telling) => self.told(telling).await.map(|()| true),
+            None => Ok(true),
         }
     }
 

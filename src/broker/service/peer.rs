@@ -27,16 +27,16 @@ impl PeerService {
 #[tonic::async_trait]
 impl Peer for PeerService {
     async fn read(&self, request: Request<pb::ReadRequest>) -> Result<Response<pb::ReadResponse>, Status> {
-        let request = request.into_inner();
-        let entry = entry(request.entry)?;
-        let max_bytes = match request.max_bytes {
+        let mut request = request.into_inner();
+        entry(request.entry.clone())?;
+        request.max_bytes = match request.max_bytes {
             0 => MOST_READ_BYTES,
             bytes => bytes.min(MOST_READ_BYTES),
         };
         let response = self
             .shared
             .store
-            .read_batches(&entry, request.position, max_bytes)
+            .answer_read(request)
             .await
             .map_err(Status::failed_precondition)?;
         Ok(Response::new(response))

@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 
 use tonic::Request;
 
-use super::forward::{Delivery, Part};
-use super::payload::Spread;
+use super::forward::{Delivery, Part, Why};
 use super::peer_client::Peers;
 use super::shared::Shared;
 use crate::broker::peer::{DeadLetters, PeerFuture, PeerReader};
-use crate::broker::store::NewMessage;
+use crate::broker::store::{NewMessage, partition_of};
 use crate::pb;
 
 /// A call that takes longer is tried again by the core.
@@ -83,22 +82,21 @@ impl DeadLetterSender {
 }
 
 impl DeadLetters for DeadLetterSender {
-    fn publish<'a>(&'a self, topic: &'a str, message: NewMessage) -> PeerFuture<'a, ()> {
+    fn publish<'a>(&'a self, topic: &'a str, producer: &'a str, message: NewMessage) -> PeerFuture<'a, ()> {
         Box::pin(async move {
             let shared = self.shared.upgrade().ok_or("the broker is stopping")?;
+            // One that is not there is asked for, where topics are made on demand.
             let view = shared
-                .store
                 .topic(topic)
-                .ok_or_else(|| format!("there is no topic {topic:?}"))?;
+                .await
+                .map_err(|status| status.message().to_owned())?;
             let headers: usize = message
                 .headers
                 .iter()
                 .map(|(name, value)| name.len() + value.len())
                 .sum();
             let bytes = (message.key.len() + headers + message.body.len()) as u64;
-            let mut spread = Spread::new("");
-            spread.turn(&view);
-            let partition = spread.place(&message.key, None, message.sequence, &view);
+            let partition = partition_of(&message.key, producer, view.partitions.len() as u32);
             let part = Part {
                 partition,
                 messages: vec![message],
@@ -108,14 +106,19 @@ impl DeadLetters for DeadLetterSender {
             let delivery = Delivery {
                 shared: Arc::clone(&shared),
                 topic: topic.to_owned(),
-                producer: String::new(),
+                producer: producer.to_owned(),
                 arrived: now,
                 deadline: now + TIMEOUT,
                 may_forward: true,
             };
             match delivery.run(part).await {
                 Ok(_) => Ok(()),
-                Err(undelivered) => Err(format!("{:?}", undelivered.why)),
+                Err(undelivered) => Err(match undelivered.why {
+                    Why::Moved { address, .. } => {
+                        format!("partition {partition} of {topic:?} is moving to {address:?}")
+                    }
+                    Why::Later(text) | Why::Never(text) | Why::Failed(text) => text,
+                }),
             }
         })
     }

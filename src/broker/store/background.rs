@@ -41,7 +41,7 @@ impl Store {
         runtime.spawn(
             closed
                 .clone()
-                .run_until_cancelled_owned(super::dead::bury(self.me.clone(), dying)),
+                .run_until_cancelled_owned(super::burial::bury(self.me.clone(), dying)),
         );
         *background = Some(Background { closed, dead });
     }
@@ -63,6 +63,7 @@ impl Store {
     pub(crate) fn bury(&self, dead: Vec<Dead>) {
         if let Some(background) = &*self.background.lock() {
             for dead in dead {
+                self.counters.waiting_dead_letters.increment();
                 _ = background.dead.send(dead);
             }
         }

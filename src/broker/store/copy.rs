@@ -88,6 +88,7 @@ impl Store {
             entry: Some(entry.id.to_wire()),
             position: next,
             max_bytes: CHUNK,
+            since: None,
         };
         let response = peers.read(from, request).await?;
         if !response.sealed || response.end_position != sealed_at {

@@ -1,14 +1,15 @@
-//! Dead letters.
+//! Dead letters: what they say, and how each of them is stored exactly once.
+//!
+//! A letter is sent as an idempotent producer whose name and sequence follow from the message's place and group. So a
+//! letter that was stored before a crash, and whose message was not done yet, is recognised when it comes again.
 
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio::sync::oneshot;
 
-use super::{NewMessage, Offset, Store};
+use super::{EntryId, NewMessage, Offset, Store, StoredMessage};
+use crate::api::partitioner::{murmur2, partition_for_key};
 use crate::broker::group::Hub;
 use crate::broker::partition::Partition;
 use crate::broker::partition::read::ReadError;
@@ -29,115 +30,167 @@ pub(crate) struct Dead {
     pub(crate) done: Option<oneshot::Sender<()>>,
 }
 
-/// Dead letters that are on their way at a time.
-const AT_ONCE: usize = 64;
-/// One that could not be stored is tried again after this time.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Why a letter is not stored yet.
+#[derive(Debug)]
+pub(super) enum Problem {
+    /// Its topic takes none: others of the same topic need not try.
+    Topic(String, String),
+    /// The message itself cannot be read or settled now.
+    Letter(String),
+}
 
-/// Brings dead letters to their topics.
-pub(super) async fn bury(store: Weak<Store>, dying: mpsc::UnboundedReceiver<Dead>) {
-    let dying = UnboundedReceiverStream::new(dying);
-    dying
-        .for_each_concurrent(AT_ONCE, |mut dead| {
-            let store = store.clone();
-            async move {
-                loop {
-                    let Some(store) = store.upgrade() else { return };
-                    let Err(why) = store.bury_one(&dead).await else { break };
-                    let offset = dead.offset;
-                    tracing::warn!(partition = ?dead.partition, offset, why, "a dead letter is not stored yet");
-                    drop(store);
-                    tokio::time::sleep(AGAIN).await;
-                }
-                if let Some(done) = dead.done.take() {
-                    _ = done.send(());
-                }
-            }
-        })
-        .await;
+/// Positions that share a producer. A partition remembers as many sequences of each producer, so that none of them
+/// is ever too old.
+const TOGETHER: u64 = crate::broker::partition::REMEMBERED as u64;
+
+/// Who sends the letter of a message, and under which sequence: the same each time.
+fn identity(id: &EntryId, group: &str, offset: Offset) -> (String, u64) {
+    // A producer id has 128 bytes at most; a long name is told from others by its hash.
+    const LONGEST: usize = 40;
+    let group = if group.len() > LONGEST {
+        format!("{:032x}", fnv1a(group.as_bytes()))
+    } else {
+        group.to_owned()
+    };
+    let block = offset.position() / TOGETHER;
+    let producer = format!(
+        "dead/{}/{}/{}.{block}/{group}",
+        id.topic_uid,
+        id.partition,
+        offset.epoch()
+    );
+    (producer, offset.position() % TOGETHER)
+}
+
+/// FNV-1a of 128 bits.
+fn fnv1a(bytes: &[u8]) -> u128 {
+    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    bytes
+        .iter()
+        .fold(BASIS, |hash, &byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))
+}
+
+/// The partition of a dead-letter topic that a letter goes to: the same each time, or it would not be recognised.
+pub(crate) fn partition_of(key: &[u8], producer: &str, partitions: u32) -> u32 {
+    if key.is_empty() {
+        murmur2(producer.as_bytes()) % partitions.max(1)
+    } else {
+        partition_for_key(key, partitions.max(1))
+    }
 }
 
 impl Store {
-    async fn bury_one(&self, dead: &Dead) -> Result<(), String> {
-        if !dead.hub.is_dying(dead) {
-            return Ok(());
-        }
+    /// The dead-letter topic that a message would go to now; empty: none.
+    pub(super) fn grave(&self, dead: &Dead) -> String {
         let id = dead.partition.entry_id(dead.epoch);
-        let target = self
-            .find_topic(&id.topic)
-            .map(|topic| topic.settings().dead_letter_topic);
-        if let Some(target) = target.filter(|target| !target.is_empty()) {
-            match self.read_messages(&dead.partition, Offset(dead.offset)).await {
+        let topic = self.find_topic(&id.topic);
+        topic.map_or_else(String::new, |topic| topic.settings().dead_letter_topic)
+    }
+
+    /// Stores the letter of a message, and then notes that the message is done. Returns whether it is: the partition
+    /// may have moved, and then its next owner sees to it.
+    pub(super) async fn bury_one(&self, dead: &Dead) -> Result<bool, Problem> {
+        if !dead.hub.is_dying(dead) {
+            return Ok(false);
+        }
+        let target = self.grave(dead);
+        let mut counter = &self.counters.given_up_messages;
+        if !target.is_empty() {
+            let offset = Offset(dead.offset);
+            match self.read_messages(&dead.partition, offset).await {
                 Ok(messages) => {
-                    let message = messages.into_iter().next().ok_or("the message is not there")?;
-                    self.publish_dead(&target, letter(dead, &id.topic, message))
-                        .await?;
-                    self.counters.dead_lettered_messages.add(1);
+                    let message = messages.into_iter().next();
+                    let message =
+                        message.ok_or_else(|| Problem::Letter("the message is not there".to_owned()))?;
+                    let id = dead.partition.entry_id(offset.epoch());
+                    let (producer, sequence) = identity(&id, dead.hub.name(), offset);
+                    let letter = letter(dead, &id.topic, message, sequence);
+                    let sent = self.send_letter(&target, &producer, letter).await;
+                    sent.map_err(|why| Problem::Topic(target, why))?;
+                    counter = &self.counters.dead_lettered_messages;
                 }
                 // There is nothing to keep any more.
                 Err(ReadError::Damaged(_) | ReadError::Gone(_)) => {}
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(Problem::Letter(error.to_string())),
             }
-        } else {
-            self.counters.given_up_messages.add(1);
         }
-        dead.hub
-            .finish_dead(dead)
-            .await
-            .map_err(|refused| refused.to_string())
+        let finished = dead.hub.finish_dead(dead).await;
+        let is_done = finished.map_err(|refused| Problem::Letter(refused.to_string()))?;
+        counter.add(u64::from(is_done));
+        Ok(is_done)
     }
 
-    async fn publish_dead(&self, target: &str, message: NewMessage) -> Result<(), String> {
-        let own: Vec<_> = self
-            .find_topic(target)
-            .map(|topic| topic.partitions())
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|partition| partition.owner().0)
-            .collect();
-        if own.is_empty() {
+    async fn send_letter(&self, target: &str, producer: &str, letter: NewMessage) -> Result<(), String> {
+        let partitions = self.find_topic(target).map(|topic| topic.partitions());
+        let here = partitions.and_then(|partitions| {
+            let index = partition_of(&letter.key, producer, partitions.len() as u32);
+            partitions.into_iter().nth(index as usize)
+        });
+        let Some(partition) = here.filter(|partition| partition.is_ours()) else {
             let sink = self.dead_letters.read().clone();
             let sink = sink.ok_or_else(|| format!("topic {target:?} has no partition on this broker"))?;
-            return sink.publish(target, message).await;
-        }
-        let partition = &own[message.sequence as usize % own.len()];
+            return sink.publish(target, producer, letter).await;
+        };
         let ticket = partition
-            .append_with(vec![message], "", None)
+            .append_with(vec![letter], producer, None)
             .map_err(|refused| refused.error.to_string())?;
         ticket.done().await.map(drop).map_err(|error| error.to_string())
     }
 }
 
-fn letter(dead: &Dead, topic: &str, message: super::StoredMessage) -> NewMessage {
-    let text = |value: String| Bytes::from(value);
+fn letter(dead: &Dead, topic: &str, message: StoredMessage, sequence: u64) -> NewMessage {
     let mut headers = message.headers;
-    headers.extend([
-        (
-            "sluice-dead-letter-reason".to_owned(),
-            Bytes::from_static(dead.reason.as_bytes()),
-        ),
-        ("sluice-dead-letter-topic".to_owned(), text(topic.to_owned())),
-        (
-            "sluice-dead-letter-partition".to_owned(),
-            text(dead.partition.index().to_string()),
-        ),
-        (
-            "sluice-dead-letter-offset".to_owned(),
-            text(dead.offset.to_string()),
-        ),
-        (
-            "sluice-dead-letter-group".to_owned(),
-            text(dead.hub.name().to_owned()),
-        ),
-        (
-            "sluice-dead-letter-deliveries".to_owned(),
-            text(dead.count.to_string()),
-        ),
-    ]);
+    let mut add = |name: &str, value: String| {
+        headers.push((format!("sluice-dead-letter-{name}"), Bytes::from(value)));
+    };
+    add("reason", dead.reason.to_owned());
+    add("topic", topic.to_owned());
+    add("partition", dead.partition.index().to_string());
+    add("offset", dead.offset.to_string());
+    add("group", dead.hub.name().to_owned());
+    add("deliveries", dead.count.to_string());
+    if !message.producer.is_empty() {
+        add("producer", message.producer);
+        add("sequence", message.sequence.to_string());
+    }
     NewMessage {
         key: message.key,
         headers,
         body: message.body,
-        sequence: message.sequence,
+        sequence,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_message_and_group_has_an_identity_of_its_own_that_fits() {
+        let id = |partition| EntryId {
+            topic: "orders".to_owned(),
+            topic_uid: "01234567-0123-0123-0123-0123456789ab".to_owned(),
+            partition,
+            epoch: 1,
+        };
+        let long = "g".repeat(128);
+        let longer = format!("{}h", "g".repeat(127));
+        let mut seen = std::collections::HashSet::new();
+        for group in ["a", "b", &long, &longer] {
+            for partition in [0, u32::MAX] {
+                for offset in [
+                    Offset::new(1, 0),
+                    Offset::new(2, 0),
+                    Offset::new(2, TOGETHER),
+                    Offset::new(1 << 23, (1 << 40) - 1),
+                ] {
+                    let identity = identity(&id(partition), group, offset);
+                    assert!(identity.0.len() <= 128, "{}", identity.0);
+                    assert!(identity.1 < TOGETHER);
+                    assert!(seen.insert(identity));
+                }
+            }
+        }
     }
 }

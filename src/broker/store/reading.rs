@@ -1,12 +1,8 @@
 //! Reading a partition's messages, wherever its entries are.
 
-use std::time::SystemTime;
-
 use super::{Offset, Store, StoredMessage};
-use crate::broker::group::Start;
 use crate::broker::log::frame;
 use crate::broker::partition::entry::Phase;
-use crate::broker::partition::index::Part;
 use crate::broker::partition::read::{self, ReadError};
 use crate::broker::partition::{Link, Partition};
 use crate::pb;
@@ -53,6 +49,7 @@ impl Store {
                 entry: Some(id.to_wire()),
                 position,
                 max_bytes: PEER_BYTES,
+                since: None,
             };
             let read = match self.control_address(broker) {
                 Ok(address) => peers.read(&address, request).await,
@@ -85,61 +82,5 @@ impl Store {
             );
         }
         Err(ReadError::Unavailable(problem))
-    }
-
-    /// The first position of a part whose record has this time or a later one: exact to the batch. A part of a finished
-    /// segment is looked up in that segment's index, a small read.
-    fn since(&self, entry: u32, part: &Part, millis: u64) -> u64 {
-        match part {
-            Part::Run(run) if run.first < millis => match self.journal.pieces(entry, run) {
-                Ok(pieces) => {
-                    let index = pieces.partition_point(|piece| piece.timestamp < millis);
-                    pieces.get(index).map_or(run.base, |piece| piece.base)
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "an index cannot be read: a start by time begins too early");
-                    run.base
-                }
-            },
-            part => part.base(),
-        }
-    }
-
-    /// Where a group starts that has no progress in a partition.
-    pub(crate) fn start_offset(&self, partition: &Partition, start: Start) -> Offset {
-        let spans = partition.spans(&self.registry);
-        match start {
-            Start::Earliest => Offset(spans.first().map_or(0, |span| span.start)),
-            Start::Latest => Offset(spans.last().map_or(0, |span| span.end)),
-            Start::Offset(offset) => offset,
-            Start::Time(time) => {
-                // The journal keeps whole milliseconds, rounded down.
-                let since = time.duration_since(SystemTime::UNIX_EPOCH);
-                let millis = since.map_or(0, |since| since.as_millis() as u64);
-                let mut found = spans.last().map_or(0, |span| span.end);
-                // Backwards, up to the first entry that has something older. What an entry elsewhere has is not
-                // known: it may be new enough.
-                for span in spans.iter().rev() {
-                    let offset = Offset(span.start);
-                    let Some(entry) = self.registry.get(&partition.entry_id(offset.epoch())) else {
-                        found = span.start;
-                        continue;
-                    };
-                    let (since, start, older) = {
-                        let state = entry.state();
-                        let older = state.index.first().is_some_and(|first| first.first() < millis);
-                        (state.index.since(millis), state.start, older)
-                    };
-                    if let Some(part) = since {
-                        let base = self.since(entry.number, &part, millis);
-                        found = Offset::new(offset.epoch(), base.max(start)).0;
-                    }
-                    if older {
-                        break;
-                    }
-                }
-                Offset(found)
-            }
-        }
     }
 }
