@@ -120,7 +120,7 @@ async fn a_nack_brings_it_again_and_garbage_is_refused() {
     subscriber.settle(pb::Settle {
         nack: vec![pb::Nack {
             token: first[0].token.clone(),
-            delay: None,
+            ..pb::Nack::default()
         }],
         give_up: vec![bytes::Bytes::from_static(b"\xffgarbage")],
         ..pb::Settle::default()

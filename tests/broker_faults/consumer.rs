@@ -163,6 +163,7 @@ impl Member {
         let nack = |((_, token), delay): &(Held, Duration)| pb::Nack {
             token: token.clone(),
             delay: Some((*delay).try_into().expect("a short time")),
+            unseen: false,
         };
         self.request(Request::Settle(pb::Settle {
             ack: acks.iter().map(|(_, token)| token.clone()).collect(),

@@ -258,6 +258,7 @@ async fn letters_for_a_topic_that_is_not_there_wait_and_hold_up_no_others() {
     offsets.sort_unstable();
     let all: Vec<u64> = (0..200).map(|n| Offset::new(1, n).0).collect();
     assert_eq!(offsets, all);
+    ack(&reader, &letters).await;
     until("all are done", async || {
         store.unconsumed().0 == 0 && store.counters.waiting_dead_letters.get() == 0
     })

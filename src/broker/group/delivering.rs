@@ -116,9 +116,11 @@ impl Hub {
         messages: Vec<StoredMessage>,
         budget: Budget,
     ) -> Vec<Delivered> {
-        let deadline = self.topic.upgrade().map(|topic| topic.settings().ack_deadline);
-        let deadline = Instant::now() + deadline.unwrap_or_default();
-        let most = self.most();
+        let settings = self.topic.upgrade().map(|topic| topic.settings());
+        let (ack_deadline, most) = settings.map_or((Duration::ZERO, 0), |settings| {
+            (settings.ack_deadline, settings.max_deliveries)
+        });
+        let deadline = Instant::now() + ack_deadline;
         let index = taken.partition.index();
         let mut dead = Vec::new();
         let mut buffer = BytesMut::new();

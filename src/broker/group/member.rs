@@ -46,11 +46,11 @@ impl Revocations {
     /// not given back stays the member's until its deadline.
     pub async fn next(&self) -> Vec<Bytes> {
         loop {
+            self.bells.revoke.notified().await;
             let revoked = self.hub.take_revoked(self.id);
             if !revoked.is_empty() {
                 return revoked;
             }
-            self.bells.revoke.notified().await;
         }
     }
 }

@@ -145,8 +145,13 @@ impl GroupState {
                 (span.end - from).saturating_sub(taken)
             })
             .sum();
-        let dying = self.dying.range(self.cursor..).count() as u64;
-        let new = if self.is_full() { 0 } else { new - dying };
+        let dying = self.dying.range(self.cursor..);
+        let dying = dying.filter(|offset| !self.skipped.contains(**offset)).count() as u64;
+        let new = if self.is_full() {
+            0
+        } else {
+            new.saturating_sub(dying)
+        };
         new + self.ready.len() as u64
     }
 

@@ -45,16 +45,23 @@ impl Progress {
 
     /// As the wire has it.
     pub(crate) fn to_wire(&self, group: &str) -> crate::pb::GroupProgress {
-        crate::pb::GroupProgress {
+        let mut wire = crate::pb::GroupProgress {
             group: group.to_owned(),
             floor: self.floor,
-            done: self.done.iter().flatten().collect(),
-            counts: self
-                .counts
-                .iter()
-                .map(|(&offset, &count)| crate::pb::DeliveryCount { offset, count })
-                .collect(),
+            ..crate::pb::GroupProgress::default()
+        };
+        let mut last = self.floor;
+        for range in self.done.iter() {
+            wire.done
+                .extend([range.start.wrapping_sub(last), range.end - range.start]);
+            last = range.end;
         }
+        let mut last = self.floor;
+        for (&offset, &count) in &self.counts {
+            wire.counts.extend([offset.wrapping_sub(last), u64::from(count)]);
+            last = offset;
+        }
+        wire
     }
 
     /// From the wire.
@@ -63,12 +70,62 @@ impl Progress {
             floor: wire.floor,
             ..Self::default()
         };
-        for &offset in &wire.done {
-            progress.done.insert(offset..offset + 1);
+        let mut last = wire.floor;
+        for pair in wire.done.chunks_exact(2) {
+            let start = last.wrapping_add(pair[0]);
+            last = start.saturating_add(pair[1]);
+            progress.done.insert(start..last);
+        }
+        let mut last = wire.floor;
+        for pair in wire.counts.chunks_exact(2) {
+            last = last.wrapping_add(pair[0]);
+            progress
+                .counts
+                .insert(last, u32::try_from(pair[1]).unwrap_or(u32::MAX));
         }
         progress
-            .counts
-            .extend(wire.counts.iter().map(|count| (count.offset, count.count)));
-        progress
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn progress_goes_over_the_wire(
+            floor in 0u64..1 << 50,
+            done in prop::collection::vec((1u64..1000, 1u64..1000), 0..20),
+            counts in prop::collection::btree_map(0u64..100_000, 1u32..9, 0..20),
+        ) {
+            let mut progress = Progress { floor, ..Progress::default() };
+            let mut last = floor;
+            for (distance, length) in done {
+                progress.done.insert(last + distance..last + distance + length);
+                last += distance + length;
+            }
+            progress.counts = counts.into_iter().map(|(offset, count)| (floor + offset, count)).collect();
+            prop_assert_eq!(Progress::from_wire(&progress.to_wire("g")), progress);
+        }
+    }
+
+    #[test]
+    fn what_is_done_in_one_piece_costs_nothing_to_hand_over() {
+        use prost::Message as _;
+        let mut progress = Progress {
+            floor: 1 << 40,
+            ..Progress::default()
+        };
+        progress.done.insert((1 << 40) + 1..(1 << 40) + 100_000_000);
+        assert!(progress.to_wire("g").encoded_len() < 40);
+        // A message in ten is open, and was delivered.
+        for n in 0..100_000 {
+            let offset = (1 << 41) + 10 * n;
+            progress.done.insert(offset + 1..offset + 10);
+            progress.counts.insert(offset, 1);
+        }
+        assert!(progress.to_wire("g").encoded_len() < 500_000);
     }
 }

@@ -30,6 +30,8 @@ struct Slot {
     key: Option<u64>,
     place: Place,
     count: u32,
+    /// It cannot be read any more.
+    is_damaged: bool,
 }
 
 /// A naive group.
@@ -195,6 +197,16 @@ impl Run {
         for _ in 0..(count * percent).div_ceil(100) {
             let offset = reserved.offsets.start;
             let wanted = reserved.wants(offset);
+            let slot = wanted
+                .then(|| self.model.index(offset))
+                .map(|index| &mut self.model.slots[index]);
+            if let Some(slot) = slot.filter(|slot| slot.is_damaged) {
+                if matches!(slot.place, Place::New | Place::Again) {
+                    slot.place = Place::Lost;
+                }
+                self.state.skip(&mut reserved, offset + 1);
+                continue;
+            }
             reserved.advance(offset + 1);
             if wanted {
                 self.deliver_one(offset, member);
@@ -328,6 +340,7 @@ impl Run {
         for offset in reserved.offsets.start..end {
             let index = self.model.index(offset);
             let slot = &mut self.model.slots[index];
+            slot.is_damaged = true;
             if slot.place == Place::Again || (slot.place == Place::New && reserved.wants(offset)) {
                 slot.place = Place::Lost;
             }
@@ -380,8 +393,8 @@ impl Run {
         self.model.is_ordered = !self.model.is_ordered;
         self.state.set_ordered(self.model.is_ordered);
         for slot in &mut self.model.slots {
-            if matches!(slot.place, Place::Again | Place::Delayed(_)) {
-                slot.place = Place::New;
+            if matches!(slot.place, Place::New | Place::Again | Place::Delayed(_)) {
+                slot.place = if slot.is_damaged { Place::Lost } else { Place::New };
             }
         }
     }
@@ -396,6 +409,7 @@ impl Run {
                         key: (key > 0).then_some(key),
                         place: Place::New,
                         count: 0,
+                        is_damaged: false,
                     });
                     last.end += 1;
                 }
