@@ -29,10 +29,12 @@ fn keyed(sequence: u64, key: &str) -> pb::Payload {
 
 /// Publishes, and returns the last offset.
 async fn publish(broker: &TestBroker, payloads: Vec<pb::Payload>) -> u64 {
-    let last = payloads.last().unwrap().sequence;
     let mut publisher = Publisher::orders(broker).await;
-    publisher.send(payloads);
-    let said = publisher.acked(last).await;
+    let mut said = Vec::new();
+    for batch in payloads.chunks(100) {
+        publisher.send(batch.to_vec());
+        said = publisher.acked(batch.last().unwrap().sequence).await;
+    }
     publisher.finish().await;
     let Some(Response::Ack(ack)) = said.last() else {
         panic!("{said:?}")

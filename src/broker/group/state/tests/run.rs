@@ -1,0 +1,359 @@
+//! The group's state machine beside the naive one, step by step.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::model::{DEADLINE, MOST, Model, Place, Slot, Step};
+use crate::broker::group::state::{GroupState, Placed, Reserved};
+use crate::broker::partition::Span;
+use crate::broker::partition::progress::Progress;
+
+/// Both, step by step.
+pub(super) struct Run {
+    now: Instant,
+    spans: Vec<Span>,
+    state: GroupState,
+    model: Model,
+    journal: Progress,
+    /// What is being read.
+    reading: Vec<Reserved>,
+}
+
+impl Run {
+    pub(super) fn new(is_ordered: bool) -> Self {
+        Self {
+            now: Instant::now(),
+            spans: vec![Span {
+                start: 1 << 40,
+                end: 1 << 40,
+            }],
+            state: GroupState::new(Progress::default(), is_ordered),
+            model: Model {
+                slots: Vec::new(),
+                is_ordered,
+            },
+            journal: Progress::default(),
+            reading: Vec::new(),
+        }
+    }
+
+    fn reserve(&mut self, most: u64) -> bool {
+        let Some(reserved) = self.state.reserve(most, &self.spans) else {
+            let free = (0..self.model.slots.len()).find(|&index| self.model.can_deliver(index));
+            assert!(
+                free.is_none() || !self.reading.is_empty(),
+                "{free:?} could be delivered: {:?}",
+                self.model
+            );
+            return false;
+        };
+        let offsets = &reserved.offsets;
+        let wanted = offsets.clone().filter(|&offset| reserved.wants(offset));
+        let wanted: Vec<u64> = wanted.collect();
+        assert!(!wanted.is_empty() && wanted.len() as u64 <= most);
+        for offset in wanted {
+            assert!(
+                self.reading.iter().all(|other| !other.wants(offset)),
+                "read twice"
+            );
+        }
+        self.reading.push(reserved);
+        true
+    }
+
+    fn deliver(&mut self, n: usize, member: u64, percent: u64) {
+        if self.reading.is_empty() {
+            return;
+        }
+        let at = n % self.reading.len();
+        let mut reserved = self.reading.remove(at);
+        let count = reserved.offsets.end - reserved.offsets.start;
+        for _ in 0..(count * percent).div_ceil(100) {
+            let offset = reserved.offsets.start;
+            let wanted = reserved.wants(offset);
+            let slot = wanted
+                .then(|| self.model.index(offset))
+                .map(|index| &mut self.model.slots[index]);
+            if let Some(slot) = slot.filter(|slot| slot.is_damaged) {
+                if matches!(slot.place, Place::New | Place::Again) {
+                    slot.place = Place::Lost;
+                }
+                self.state.skip(&mut reserved, offset + 1);
+                continue;
+            }
+            reserved.advance(offset + 1);
+            if wanted {
+                self.deliver_one(offset, member);
+            }
+        }
+        self.state.release(&reserved);
+    }
+
+    fn deliver_one(&mut self, offset: u64, member: u64) {
+        let index = self.model.index(offset);
+        let key = self.model.slots[index].key;
+        let deadline = self.now + DEADLINE;
+        let (can, is_behind) = (self.model.can_deliver(index), self.model.is_behind(index));
+        let slot = &mut self.model.slots[index];
+        match self.state.deliver(offset, key, member, deadline, MOST) {
+            Placed::Delivered(delivery, count) => {
+                assert!(can, "{slot:?}");
+                slot.count += 1;
+                assert_eq!(count, slot.count);
+                assert!(count <= MOST);
+                slot.place = Place::At {
+                    member,
+                    delivery,
+                    deadline,
+                };
+            }
+            Placed::GivenUp(given_up) => {
+                assert!(can && slot.count >= MOST, "{slot:?}");
+                assert_eq!((given_up.offset, given_up.count), (offset, slot.count));
+                slot.place = Place::Dying;
+            }
+            Placed::Kept => assert!(
+                is_behind || matches!(slot.place, Place::Dying | Place::Done),
+                "{slot:?}"
+            ),
+        }
+    }
+
+    fn answer(&mut self, step: &Step) {
+        let outstanding = self.model.outstanding();
+        let (Step::Ack(n) | Step::Nack(n, _) | Step::GiveBack(n, _) | Step::Extend(n, _) | Step::GiveUp(n)) =
+            *step
+        else {
+            return;
+        };
+        if outstanding.is_empty() {
+            return;
+        }
+        let index = outstanding[n as usize % outstanding.len()];
+        let Slot { offset, place, .. } = self.model.slots[index];
+        let Place::At { member, delivery, .. } = place else {
+            unreachable!()
+        };
+        assert_eq!(self.state.find(offset, delivery).map(|o| o.member), Some(member));
+        assert_eq!(self.state.find(offset, delivery + 1), None);
+        let later = |delay: bool| delay.then(|| self.now + Duration::from_secs(10));
+        match *step {
+            Step::Ack(_) => {
+                self.state.take(offset);
+                self.state.finish_range(offset..offset + 1, &self.spans);
+                self.model.slots[index].place = Place::Done;
+            }
+            Step::Nack(_, delay) => {
+                let not_before = later(delay);
+                self.state.fail(offset, MOST, not_before);
+                self.model.fail(index, not_before);
+            }
+            Step::GiveBack(_, delay) => {
+                let not_before = later(delay);
+                self.state.give_back(offset, not_before);
+                let slot = &mut self.model.slots[index];
+                slot.count -= 1;
+                slot.place = not_before.map_or(Place::Again, Place::Delayed);
+            }
+            Step::Extend(_, seconds) => {
+                let deadline = self.now + Duration::from_secs(u64::from(seconds));
+                self.state.extend(offset, deadline);
+                self.model.slots[index].place = Place::At {
+                    member,
+                    delivery,
+                    deadline,
+                };
+                return;
+            }
+            _ => {
+                self.state.give_up(offset);
+                self.model.slots[index].place = Place::Dying;
+            }
+        }
+        assert_eq!(self.state.find(offset, delivery), None, "the token is stale");
+    }
+
+    fn quit(&mut self, member: u64) {
+        self.state.drop_member(member, MOST);
+        for index in self.model.outstanding() {
+            if matches!(self.model.slots[index].place, Place::At { member: m, .. } if m == member) {
+                self.model.fail(index, None);
+            }
+        }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.state.expire(self.now, MOST);
+        for index in 0..self.model.slots.len() {
+            match self.model.slots[index].place {
+                Place::At { deadline, .. } if deadline <= self.now => self.model.fail(index, None),
+                Place::Delayed(at) if at <= self.now => self.model.slots[index].place = Place::Again,
+                _ => {}
+            }
+        }
+    }
+
+    fn bury(&mut self) {
+        for slot in &mut self.model.slots {
+            if slot.place == Place::Dying {
+                assert!(self.state.is_dying(slot.offset));
+                self.state.finish_range(slot.offset..slot.offset + 1, &self.spans);
+                slot.place = Place::Done;
+            }
+        }
+    }
+
+    fn damage(&mut self, n: usize, count: u64) {
+        if self.reading.is_empty() {
+            return;
+        }
+        let at = n % self.reading.len();
+        let mut reserved = self.reading.remove(at);
+        let end = (reserved.offsets.start + count).min(reserved.offsets.end);
+        for offset in reserved.offsets.start..end {
+            let index = self.model.index(offset);
+            let slot = &mut self.model.slots[index];
+            slot.is_damaged = true;
+            if slot.place == Place::Again || (slot.place == Place::New && reserved.wants(offset)) {
+                slot.place = Place::Lost;
+            }
+        }
+        self.state.skip(&mut reserved, end);
+        self.state.release(&reserved);
+    }
+
+    fn trim(&mut self, count: usize) {
+        let Some(last) = self.spans.last() else { return };
+        let kept = self
+            .model
+            .slots
+            .iter()
+            .filter(|slot| slot.offset >= self.spans[0].start);
+        let start = kept.map(|slot| slot.offset).nth(count).unwrap_or(last.end);
+        for slot in self.model.slots.iter_mut().filter(|slot| slot.offset < start) {
+            slot.place = Place::Done;
+        }
+        let last = self.spans.len() - 1;
+        let mut index = 0;
+        self.spans.retain_mut(|span| {
+            span.start = span.start.max(start.min(span.end));
+            index += 1;
+            span.start < span.end || index > last
+        });
+        self.state.trim(start, &self.spans);
+    }
+
+    fn restart(&mut self, is_ordered: bool) {
+        self.reading.clear();
+        self.model.is_ordered = is_ordered;
+        self.state = GroupState::new(self.journal.clone(), is_ordered);
+        for slot in &mut self.model.slots {
+            if slot.place != Place::Done {
+                slot.place = Place::New;
+                slot.count = self.journal.counts.get(&slot.offset).copied().unwrap_or(0);
+            }
+        }
+    }
+
+    /// What one member left behind is taken up in another order; what was counted stays counted.
+    fn reorder(&mut self) {
+        for reserved in std::mem::take(&mut self.reading) {
+            self.state.release(&reserved);
+        }
+        for member in 0..3 {
+            self.quit(member);
+        }
+        self.model.is_ordered = !self.model.is_ordered;
+        self.state.set_ordered(self.model.is_ordered);
+        for slot in &mut self.model.slots {
+            if matches!(slot.place, Place::New | Place::Again | Place::Delayed(_)) {
+                let is_skipped = self.state.skipped.contains(slot.offset);
+                slot.place = if is_skipped { Place::Lost } else { Place::New };
+            }
+        }
+    }
+
+    pub(super) fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Append(ref keys) => {
+                for &key in keys {
+                    let last = self.spans.last_mut().unwrap();
+                    self.model.slots.push(Slot {
+                        offset: last.end,
+                        key: (key > 0).then_some(key),
+                        place: Place::New,
+                        count: 0,
+                        is_damaged: false,
+                    });
+                    last.end += 1;
+                }
+            }
+            Step::Reserve(most) => _ = self.reserve(most),
+            Step::Deliver(n, member, percent) => self.deliver(n.into(), member, percent.into()),
+            Step::Damage(n, count) => self.damage(n.into(), count),
+            Step::Quit(member) => self.quit(member),
+            Step::Wait(seconds) => self.wait(Duration::from_secs(seconds.into())),
+            Step::Bury => self.bury(),
+            Step::Trim(count) => self.trim(count.into()),
+            Step::Roll => {
+                let start = ((self.spans.last().unwrap().start >> 40) + 2) << 40;
+                self.spans.push(Span { start, end: start });
+            }
+            Step::Restart => self.restart(self.model.is_ordered),
+            Step::Reorder => self.reorder(),
+            _ => self.answer(step),
+        }
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        if let Some(delta) = self.state.take_untold(self.journal.floor) {
+            self.journal.apply(&delta);
+        }
+        for slot in &self.model.slots {
+            let told = slot.offset < self.journal.floor || self.journal.done.contains(slot.offset);
+            assert_eq!(told, slot.place == Place::Done, "{slot:?}");
+        }
+        if !self.model.is_ordered && self.reading.is_empty() {
+            let free = (0..self.model.slots.len()).filter(|&index| self.model.can_deliver(index));
+            assert_eq!(self.state.available(&self.spans), free.count() as u64);
+        }
+    }
+
+    /// Everything that is not damaged can be brought to an end, a key's messages in their order.
+    pub(super) fn drain(&mut self) {
+        for reserved in std::mem::take(&mut self.reading) {
+            self.state.release(&reserved);
+        }
+        for _ in 0..10_000 {
+            self.wait(Duration::from_secs(24 * 3600));
+            self.bury();
+            while self.reserve(3) {
+                self.deliver(0, 9, 100);
+            }
+            if self.model.outstanding().is_empty() {
+                break;
+            }
+            while !self.model.outstanding().is_empty() {
+                self.answer(&Step::Ack(0));
+            }
+        }
+        self.bury();
+        self.tell();
+        for slot in &self.model.slots {
+            assert!(
+                matches!(slot.place, Place::Done | Place::Lost),
+                "{slot:?} is stuck"
+            );
+        }
+        assert!(self.state.outstanding.is_empty() && self.state.ready.is_empty());
+        assert!(self.state.delayed.is_empty() && self.state.dying.is_empty());
+        assert!(self.state.keys.is_empty() && self.state.keys.behind() == 0);
+        assert!(self.state.counts.keys().all(|&offset| {
+            let index = self.model.index(offset);
+            self.model.slots[index].place == Place::Lost
+        }));
+    }
+}
