@@ -111,7 +111,7 @@ impl Burial {
                     _ = done.send(());
                 }
             }
-            Err(Problem::Topic(topic, reason)) => self.close(topic, reason, dead),
+            Err(Problem::Topic(topic, reason)) => self.close(&topic, reason, dead),
             Err(Problem::Letter(why)) => {
                 let (offset, partition) = (dead.offset, &dead.partition);
                 tracing::warn!(?partition, offset, why, "a dead letter waits");
@@ -122,8 +122,8 @@ impl Burial {
     }
 
     /// A topic takes no letters now.
-    fn close(&mut self, topic: String, reason: String, dead: Dead) {
-        let closed = self.closed.entry(topic.clone()).or_insert_with(|| Closed {
+    fn close(&mut self, topic: &str, reason: String, dead: Dead) {
+        let closed = self.closed.entry(topic.to_owned()).or_insert_with(|| Closed {
             letters: VecDeque::new(),
             wait: AGAIN.0,
             again: Some(Instant::now() + AGAIN.0),
