@@ -44,20 +44,26 @@ fn check_times(store: &Store, messages: &[StoredMessage]) {
     for message in messages {
         let time = message.published_at;
         let first = messages.iter().find(|one| one.published_at >= time).unwrap();
-        let found = store.start_offset(&partition(store, 0), Start::Time(time));
+        let found = store
+            .start_offset(&partition(store, 0), Start::Time(time))
+            .unwrap();
         assert_eq!(found, first.offset);
     }
     let latest = messages.last().unwrap();
-    let found = store.start_offset(
-        &partition(store, 0),
-        Start::Time(latest.published_at + Duration::from_millis(1)),
-    );
+    let found = store
+        .start_offset(
+            &partition(store, 0),
+            Start::Time(latest.published_at + Duration::from_millis(1)),
+        )
+        .unwrap();
     assert_eq!(
         found.position(),
         latest.offset.position() + 1,
         "nothing is so new"
     );
-    let found = store.start_offset(&partition(store, 0), Start::Time(SystemTime::UNIX_EPOCH));
+    let found = store
+        .start_offset(&partition(store, 0), Start::Time(SystemTime::UNIX_EPOCH))
+        .unwrap();
     assert_eq!(found.position(), 0, "everything is newer");
 }
 
