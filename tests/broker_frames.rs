@@ -316,7 +316,10 @@ async fn subscribe_case(broker: &TestBroker, group: String, frames: &[SubscribeF
                     let token = Bytes::from(token.clone());
                     match kind {
                         0 => settle.ack.push(token),
-                        1 => settle.nack.push(pb::Nack { token, delay: None }),
+                        1 => settle.nack.push(pb::Nack {
+                            token,
+                            ..pb::Nack::default()
+                        }),
                         2 => settle.extend.push(pb::Extend {
                             token,
                             deadline: None,
