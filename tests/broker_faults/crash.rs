@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 
-use crate::harness::{Load, PARTITIONS};
+use crate::harness::{FEW, Load, PARTITIONS};
 use crate::process::Process;
 use crate::seeded;
 
@@ -89,7 +89,7 @@ async fn a_broker_that_is_killed_at_any_moment_keeps_its_word() {
         let directory = tempfile::tempdir().unwrap();
         let mut process = Process::new(&[], directory.path(), PARTITIONS, &["--segment-bytes", "16Ki"]);
         process.start();
-        let load = Load::start(process.data, seed.wrapping_add(u64::from(round)));
+        let load = Load::start(process.data, seed.wrapping_add(u64::from(round)), &FEW);
         for _ in 0..CAMPAIGN.min(rounds - round) {
             let moments = [
                 Moment::Working,

@@ -19,8 +19,36 @@ use crate::producer::{Producer, connect};
 
 /// Partitions of the topic.
 pub const PARTITIONS: u32 = 3;
-/// The groups, and how many members each has.
-const GROUPS: [(&str, usize); 2] = [("pair", 2), ("single", 1)];
+/// The groups. All members but one are of the first.
+const GROUPS: [&str; 2] = ["shared", "single"];
+
+/// How many do what.
+pub struct Shape {
+    /// Publishers through the client library.
+    streams: u32,
+    /// Publishers that send batch by batch, with a producer id.
+    unary: u32,
+    /// The same without one.
+    without_id: u32,
+    /// Members of the first group.
+    members: usize,
+}
+
+/// A light load.
+pub const FEW: Shape = Shape {
+    streams: 2,
+    unary: 2,
+    without_id: 1,
+    members: 2,
+};
+
+/// Many that get into each other's way.
+pub const MANY: Shape = Shape {
+    streams: 4,
+    unary: 12,
+    without_id: 2,
+    members: 4,
+};
 
 /// Publishers and consumers at work.
 pub struct Load {
@@ -34,7 +62,7 @@ pub struct Load {
 
 impl Load {
     /// Begins, through this address.
-    pub fn start(address: SocketAddr, seed: u64) -> Self {
+    pub fn start(address: SocketAddr, seed: u64, shape: &Shape) -> Self {
         let mut load = Self {
             history: Arc::default(),
             producers: JoinSet::new(),
@@ -43,16 +71,17 @@ impl Load {
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
         };
-        for (index, number) in [0, 1, 2, 3, WITHOUT_ID].into_iter().enumerate() {
-            let producer = load.producer(address, number, seed.wrapping_add(index as u64));
+        let numbers = (0..shape.streams + shape.unary).chain(WITHOUT_ID..WITHOUT_ID + shape.without_id);
+        for number in numbers {
+            let producer = load.producer(address, number, seed.wrapping_add(u64::from(number)));
             let stop = load.stop_producing.clone();
-            if index < 2 {
+            if number < shape.streams {
                 load.producers.spawn(producer.stream(stop));
             } else {
                 load.producers.spawn(producer.unary(stop));
             }
         }
-        for (group, members) in GROUPS {
+        for (group, members) in GROUPS.into_iter().zip([shape.members, 1]) {
             let late = Arc::default();
             for member in 0..members {
                 let consumer = Consumer {
@@ -104,7 +133,7 @@ impl Load {
         let log = read_log(process.data, last).await;
         self.history.set_log(log);
         let events = self.history.events();
-        let violations = check(&events, &GROUPS.map(|(group, _)| group));
+        let violations = check(&events, &GROUPS);
         assert!(
             violations.is_empty(),
             "{} violations, the first: {:?}",
@@ -128,7 +157,7 @@ impl Load {
     /// Waits until every group has finished all that was acknowledged.
     async fn consumed(&self, process: &mut Process) {
         let began = Instant::now();
-        for (group, _) in GROUPS {
+        for group in GROUPS {
             while let unfinished = self.history.unfinished(group)
                 && !unfinished.is_empty()
             {

@@ -15,10 +15,13 @@ mod check;
 mod check_tests;
 mod consumer;
 mod crash;
+mod disk_full;
 mod harness;
+mod histories;
 mod history;
 mod process;
 mod producer;
+mod proxy;
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
