@@ -21,5 +21,7 @@ pub mod store;
 
 #[cfg(test)]
 mod core_tests;
+#[cfg(test)]
+mod sim_tests;
 
 pub use run::{Listeners, RunError, run};

@@ -20,7 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::counters::Counters;
-use super::log::{Disk, Journal, JournalOptions, RealDisk};
+use super::log::{Disk, Journal, JournalOptions, RealDisk, Recovered};
 use super::partition::index::Part;
 use super::partition::registry::{Recovery, Registry};
 pub use super::partition::{AppendTicket, Partition};
@@ -79,23 +79,54 @@ impl Store {
         counters: Arc<Counters>,
         disk: Arc<dyn Disk>,
     ) -> Result<Arc<Self>, String> {
+        let broker = options.broker.clone();
+        let (recovered, registry) = Self::recover(options, &counters, disk)?;
+        let journal = recovered.start(Arc::<Registry>::clone(&registry))?;
+        Ok(Self::assemble(broker, counters, journal, registry))
+    }
+
+    /// As [`Store::open_on`], without threads: the journal is written when the steps are taken.
+    #[cfg(test)]
+    pub(crate) fn open_stepped(
+        options: StoreOptions,
+        counters: Arc<Counters>,
+        disk: Arc<dyn Disk>,
+    ) -> Result<(Arc<Self>, super::log::Stepped), String> {
+        let broker = options.broker.clone();
+        let (recovered, registry) = Self::recover(options, &counters, disk)?;
+        let (journal, steps) = recovered.start_stepped(Arc::<Registry>::clone(&registry));
+        Ok((Self::assemble(broker, counters, journal, registry), steps))
+    }
+
+    fn recover(
+        options: StoreOptions,
+        counters: &Arc<Counters>,
+        disk: Arc<dyn Disk>,
+    ) -> Result<(Recovered, Arc<Registry>), String> {
         let journal = JournalOptions {
             directory: options.directory,
-            broker: options.broker.clone(),
+            broker: options.broker,
             // Places in a segment have 32 bits.
             segment_bytes: options.segment_bytes.clamp(16 << 10, 1 << 30),
             disk,
-            counters: Arc::clone(&counters),
+            counters: Arc::clone(counters),
         };
         let mut recovery = Recovery::default();
         let recovered = Journal::recover(journal, &mut recovery)?;
-        let registry = Arc::new(recovery.finish());
-        let journal = Arc::new(recovered.start(Arc::<Registry>::clone(&registry))?);
+        Ok((recovered, Arc::new(recovery.finish())))
+    }
+
+    fn assemble(
+        broker: String,
+        counters: Arc<Counters>,
+        journal: Journal,
+        registry: Arc<Registry>,
+    ) -> Arc<Self> {
         let store = Arc::new_cyclic(|me| Self {
             me: me.clone(),
-            broker: options.broker,
+            broker,
             counters,
-            journal,
+            journal: Arc::new(journal),
             registry,
             topics: RwLock::default(),
             configuration: watch::Sender::new(None),
@@ -107,7 +138,7 @@ impl Store {
             checked: Mutex::default(),
         });
         store.start_background();
-        Ok(store)
+        store
     }
 
     /// Who reads what other brokers hold. Until it is set, they count as unreachable.

@@ -15,7 +15,7 @@ use crate::consumer::Member;
 use crate::harness::{FEW, Load, PARTITIONS};
 use crate::history::{History, Id, WITHOUT_ID};
 use crate::process::{PATIENCE, Process};
-use crate::producer::{Producer, connect};
+use crate::producer::{Producer, connect, id};
 use crate::seeded;
 
 /// A small volume, which is there as long as this lives.
@@ -157,8 +157,8 @@ async fn read_all(filler: &Filler, group: &str) {
     while !missing.is_empty() {
         assert!(began.elapsed() < PATIENCE, "{} are not delivered", missing.len());
         member.grant(1000).unwrap();
-        for ((index, _), _) in member.take(Duration::from_millis(50)).await.unwrap() {
-            missing.remove(&history.events().deliveries[index].id);
+        for (_, delivery) in member.take(Duration::from_millis(50)).await.unwrap() {
+            missing.remove(&id(&delivery.body));
         }
     }
 }

@@ -11,11 +11,11 @@ use rand::rngs::StdRng;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::check::check;
 use crate::consumer::{Consumer, Member};
+use crate::history::check::check;
 use crate::history::{Events, History, Outcome, SENTINELS, Stored, WITHOUT_ID};
 use crate::process::{PATIENCE, Process};
-use crate::producer::{Producer, connect};
+use crate::producer::{Producer, connect, id};
 
 /// Partitions of the topic.
 pub const PARTITIONS: u32 = 3;
@@ -205,14 +205,13 @@ async fn read_log(address: SocketAddr, mut last: HashSet<(u32, u64)>) -> Vec<Sto
         );
         member.grant(1000).unwrap();
         let held = member.take(Duration::from_millis(200)).await.unwrap();
-        let held: Vec<_> = held.into_iter().map(|(held, _)| held).collect();
-        member.settle(&held, &[]).await.unwrap();
-        let events = history.events();
-        for (index, _) in held {
-            let delivery = &events.deliveries[index];
-            last.remove(&delivery.id);
+        let tokens: Vec<_> = held.iter().map(|(held, _)| held.clone()).collect();
+        member.settle(&tokens, &[]).await.unwrap();
+        for (_, delivery) in held {
+            let id = id(&delivery.body);
+            last.remove(&id);
             let stored = Stored {
-                id: delivery.id,
+                id,
                 partition: delivery.partition,
                 offset: delivery.offset,
             };

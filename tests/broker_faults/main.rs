@@ -11,14 +11,16 @@
     reason = "a test that cannot go on ends, and nothing is public"
 )]
 
-mod check;
-mod check_tests;
+#[path = "../support/history/mod.rs"]
+mod history;
+#[path = "../support/history/check_tests.rs"]
+mod history_tests;
+
 mod consumer;
 mod crash;
 mod disk_full;
 mod harness;
 mod histories;
-mod history;
 mod process;
 mod producer;
 mod proxy;

@@ -3,6 +3,7 @@
 mod appends;
 mod compaction;
 mod dead_letters;
+mod failed_sync;
 mod faults;
 mod groups;
 mod index;
@@ -14,4 +15,4 @@ mod recovery;
 mod redelivery;
 mod retention;
 mod starting;
-mod support;
+pub(super) mod support;

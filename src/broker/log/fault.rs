@@ -122,11 +122,16 @@ impl FaultDisk {
             _ => 0,
         });
         let names = state.names.iter().enumerate().map(|(number, (path, &old))| {
-            let found = state.files[old].after(cut, &mut random);
-            files.push(Image {
-                written: found.clone(),
-                durable: found,
-                pending: Vec::new(),
+            // After a kill the page cache goes on: what was not synced is there, and still not durable.
+            files.push(if cut == Cut::Kept {
+                state.files[old].clone()
+            } else {
+                let found = state.files[old].after(cut, &mut random);
+                Image {
+                    written: found.clone(),
+                    durable: found,
+                    pending: Vec::new(),
+                }
             });
             (path.clone(), number)
         });

@@ -10,12 +10,12 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use super::disk::Disk;
+use super::disk::{Disk, DiskFile, is_full};
 use super::fill::Fill;
 use super::footer::{self, PieceCache};
-use super::frame::{FrameAt, Frames, Kind};
+use super::frame::{FrameAt, Frames, Header, Kind};
 use super::piece::{Piece, Run};
-use super::scan::{self, Visitor};
+use super::scan::{self, Damage, Visitor};
 use super::segment::Segments;
 use super::writer::{Tail, Writer};
 use crate::broker::counters::Counters;
@@ -100,6 +100,8 @@ impl std::fmt::Debug for Queue {
 pub(crate) struct Journal {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// There is one thread for everything.
+    stepped: bool,
     _lock: Box<dyn Any + Send + Sync>,
 }
 
@@ -171,7 +173,7 @@ impl Journal {
 
     /// Whether a segment was written so recently that reading it will hardly touch the disk.
     pub(crate) fn is_recent(&self, segment: u32) -> bool {
-        u64::from(segment) + 1 >= self.shared.active.load(Ordering::Relaxed)
+        self.stepped || u64::from(segment) + 1 >= self.shared.active.load(Ordering::Relaxed)
     }
 
     /// Numbers of the segments that are not written any more.
@@ -246,6 +248,31 @@ impl Recovered {
     /// # Errors
     /// The threads cannot be started.
     pub(crate) fn start(self, checkpoint: Arc<dyn Checkpoint>) -> Result<Journal, String> {
+        let (mut journal, writer) = self.assemble(checkpoint);
+        let fill = Arc::clone(&journal.shared.fill);
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .stack_size(512 << 10)
+                .spawn(run)
+                .map_err(|e| format!("cannot start the thread {name}: {e}"))
+        };
+        *journal.threads.get_mut() = vec![
+            spawn("log-writer", Box::new(move || writer.run()))?,
+            spawn("log-fill", Box::new(move || fill.run()))?,
+        ];
+        Ok(journal)
+    }
+
+    /// Starts without a thread: whoever has the steps takes them.
+    #[cfg(test)]
+    pub(crate) fn start_stepped(self, checkpoint: Arc<dyn Checkpoint>) -> (Journal, super::Stepped) {
+        let (mut journal, writer) = self.assemble(checkpoint);
+        journal.stepped = true;
+        (journal, super::Stepped::new(writer))
+    }
+
+    fn assemble(self, checkpoint: Arc<dyn Checkpoint>) -> (Journal, Writer) {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             ready: Condvar::new(),
@@ -258,29 +285,19 @@ impl Recovered {
             active: AtomicU64::new(u64::from(self.tail.segment)),
             syncs: Mutex::default(),
         });
-        let fill = Arc::clone(&shared.fill);
         let writer = Writer::new(
             Arc::clone(&shared),
             self.tail,
             self.options.segment_bytes,
             checkpoint,
         );
-        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new()
-                .name(name.to_owned())
-                .stack_size(512 << 10)
-                .spawn(run)
-                .map_err(|e| format!("cannot start the thread {name}: {e}"))
-        };
-        let threads = vec![
-            spawn("log-writer", Box::new(move || writer.run()))?,
-            spawn("log-fill", Box::new(move || fill.run()))?,
-        ];
-        Ok(Journal {
+        let journal = Journal {
             shared,
-            threads: Mutex::new(threads),
+            threads: Mutex::default(),
+            stepped: false,
             _lock: self.lock,
-        })
+        };
+        (journal, writer)
     }
 }
 
@@ -336,25 +353,66 @@ fn read_back(options: &JournalOptions, visitor: &mut dyn Visitor) -> std::io::Re
         // reached the disk.
         let finished = index + 1 < numbers.len() || footer::is_finished(&*file, number)?;
         let known_end = if finished { Some(file.size()?) } else { None };
-        let (end, damaged) = scan::scan(&*file, number, known_end, visitor)?;
+        let mut watched = Watched { visitor, durable: 0 };
+        let (end, damaged) = scan::scan(&*file, number, known_end, &mut watched)?;
+        let durable = watched.durable;
         tail = Tail {
             segment: number,
             end,
             whole: !damaged && !finished,
         };
-        if known_end.is_none() {
-            if !damaged {
-                // What is beyond was never acknowledged; the next records must not meet it.
-                file.resize(end)?;
-            }
-            // What a killed process had written and not synced is served from now on, so it must be durable.
+        if !finished && !damaged {
+            // What is beyond was never acknowledged; the next records must not meet it.
+            file.resize(end)?;
+        }
+        if index + 1 == numbers.len() {
+            // What a killed process had written and not synced is served from now on, so it must be durable. If it
+            // ended because a sync failed, the page cache has it, and takes it for clean: a sync alone would do nothing.
+            write_again(&*file, durable, end)?;
             file.sync_all()?;
-            if end == 0 && !damaged {
-                // Without a checkpoint at its head it must not be written on.
-                segments.remove(number)?;
-                tail.whole = false;
-            }
+        }
+        if !finished && !damaged && end == 0 {
+            // Without a checkpoint at its head it must not be written on.
+            segments.remove(number)?;
+            tail.whole = false;
         }
     }
     Ok((segments, tail))
+}
+
+/// Writes a part of a file over itself, so that it is written to the disk whatever became of it before.
+fn write_again(file: &dyn DiskFile, from: u64, end: u64) -> std::io::Result<()> {
+    const PART: u64 = 1 << 20;
+    let mut at = from;
+    while at < end {
+        let mut bytes = vec![0; PART.min(end - at) as usize];
+        file.read(&mut bytes, at)?;
+        match file.write(&bytes, at) {
+            // A file system that never overwrites in place: it holds, as long as nothing else failed.
+            Err(error) if is_full(&error) => {
+                tracing::warn!(%error, "the newest records cannot be written again");
+                return Ok(());
+            }
+            written => written?,
+        }
+        at += bytes.len() as u64;
+    }
+    Ok(())
+}
+
+/// Passes on what a scan finds, and keeps how far the segment is known to be synced.
+struct Watched<'a> {
+    visitor: &'a mut dyn Visitor,
+    durable: u64,
+}
+
+impl Visitor for Watched<'_> {
+    fn record(&mut self, at: FrameAt, header: &Header, payload: &[u8]) {
+        self.durable = self.durable.max(u64::from(header.durable));
+        self.visitor.record(at, header, payload);
+    }
+
+    fn damage(&mut self, damage: &Damage) {
+        self.visitor.damage(damage);
+    }
 }

@@ -16,12 +16,16 @@ pub(crate) mod number;
 mod piece;
 mod scan;
 mod segment;
+#[cfg(test)]
+mod stepped;
 mod writer;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use disk::DiskFile;
 pub(crate) use disk::{Disk, RealDisk};
 pub(crate) use frame::{FrameAt, Frames, Header, Kind, Meta};
-pub(crate) use journal::{Checkpoint, Journal, JournalOptions, Op};
+pub(crate) use journal::{Checkpoint, Journal, JournalOptions, Op, Recovered};
 pub(crate) use piece::{Piece, Run, put_pieces, put_run};
 pub(crate) use scan::{Damage, Visitor};
+#[cfg(test)]
+pub(crate) use stepped::Stepped;

@@ -120,14 +120,29 @@ impl Writer {
         Some(ops)
     }
 
-    fn group(&mut self, mut ops: Vec<Box<dyn Op>>) {
+    /// What is queued, up to a group's size; `None` where that is nothing.
+    #[cfg(test)]
+    pub(super) fn take_queued(&self) -> Option<Vec<Box<dyn Op>>> {
+        let nothing = self.shared.queue.lock().ops.is_empty();
+        if nothing { None } else { self.take() }
+    }
+
+    /// Commits operations together.
+    fn group(&mut self, ops: Vec<Box<dyn Op>>) {
+        if let Some(written) = self.write_group(ops) {
+            self.commit_group(written);
+        }
+    }
+
+    /// Writes a group; it is not durable before [`Writer::commit_group`]. `None`: it was aborted.
+    pub(super) fn write_group(&mut self, mut ops: Vec<Box<dyn Op>>) -> Option<Vec<Box<dyn Op>>> {
         let began = Instant::now();
         let size = ops.iter().map(|op| op.size() as u64).sum();
         if let Err(why) = self.make_room(size) {
             for op in ops {
                 op.abort(false, &why);
             }
-            return;
+            return None;
         }
         self.begin();
         for op in &mut ops {
@@ -138,12 +153,18 @@ impl Writer {
                 for op in ops.into_iter().rev() {
                     op.abort(true, &why);
                 }
-                return;
+                return None;
             }
             self.shared
                 .counters
                 .append_nanos
                 .add(began.elapsed().as_nanos() as u64);
+        }
+        Some(ops)
+    }
+
+    pub(super) fn commit_group(&mut self, ops: Vec<Box<dyn Op>>) {
+        if !self.frames.bytes().is_empty() {
             if self.shared.fsync.load(Ordering::Relaxed) {
                 self.sync_now();
                 self.marked = self.end - 1;
@@ -290,7 +311,7 @@ impl Writer {
         self.write()
     }
 
-    fn idle(&mut self) {
+    pub(super) fn idle(&mut self) {
         if self.file.is_none() {
             return;
         }

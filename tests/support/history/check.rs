@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use crate::history::{Answer, Append, Delivery, Events, Id, Outcome, Stored, WITHOUT_ID};
+use super::{Answer, Append, Delivery, Events, Id, Outcome, Stored, WITHOUT_ID};
 
 /// Something that a broker must never do.
 #[derive(Debug, Clone, PartialEq, Eq)]

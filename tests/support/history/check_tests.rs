@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::check::{Violation, check};
+use crate::history::check::{Violation, check};
 use crate::history::{Answer, Append, Delivery, Events, Id, Outcome, Settle, Stored, WITHOUT_ID};
 
 fn at(millis: u64) -> Duration {

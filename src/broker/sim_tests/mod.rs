@@ -1,0 +1,135 @@
+//! A deterministic simulation of the broker's core and its clients: the store, its groups and its journal on a disk
+//! whose power is cut, in one thread, with every choice (who runs next, what fails and when, what the disk keeps)
+//! drawn from a seed. What the clients saw is checked as in `tests/broker_faults`.
+//!
+//! `SLUICE_SEEDS=N` runs so many seeds; `SLUICE_SEED=N` runs that one and prints what happened.
+
+mod chaos;
+mod consumer;
+mod producer;
+mod scheduler;
+mod world;
+
+#[path = "../../../tests/support/history/mod.rs"]
+mod history;
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::rc::Rc;
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use self::history::check::{Violation, check};
+use self::history::{Events, Outcome};
+use self::scheduler::Scheduler;
+use self::world::World;
+
+/// The groups that must get everything.
+const GROUPS: [&str; 2] = ["shared", "single"];
+/// The topic's partitions.
+const PARTITIONS: usize = 2;
+
+/// What a seed led to.
+struct Run {
+    events: Events,
+    violations: Vec<Violation>,
+    faults: world::Faults,
+    steps: u64,
+}
+
+fn run(seed: u64) -> Run {
+    let mut random = StdRng::seed_from_u64(seed);
+    let world = World::start(random.random());
+    let mut scheduler = Scheduler::new(random.random());
+    scheduler.spawn(world::write_journal(Rc::clone(&world)));
+    scheduler.spawn(chaos::conduct(Rc::clone(&world)));
+    for number in 0..random.random_range(2..6) {
+        scheduler.spawn(producer::publish(Rc::clone(&world), number));
+    }
+    for member in 0..3 {
+        scheduler.spawn(consumer::consume(Rc::clone(&world), GROUPS[member % 2]));
+    }
+    let steps = scheduler.run(|| world.is_over(), || world.situation());
+    let events = world.history.events();
+    let violations = check(&events, &GROUPS);
+    Run {
+        violations,
+        events,
+        faults: world.faults(),
+        steps,
+    }
+}
+
+/// All that the clients saw, in a number.
+fn digest(events: &Events) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    format!("{events:?}").hash(&mut hasher);
+    hasher.finish()
+}
+
+fn describe(run: &Run) -> String {
+    let outcomes = |outcome| run.events.settles.iter().filter(|s| s.outcome == outcome).count();
+    format!(
+        "{} messages published, {} in the log, {} deliveries, {} answers confirmed, {} stale, {} unknown; {:?}; {} steps",
+        run.events.appends.len(),
+        run.events.log.len(),
+        run.events.deliveries.len(),
+        outcomes(Outcome::Confirmed),
+        outcomes(Outcome::Stale),
+        outcomes(Outcome::Unknown),
+        run.faults,
+        run.steps,
+    )
+}
+
+#[test]
+fn whatever_fails_the_clients_are_told_the_truth() {
+    let number = |name: &str| {
+        let value = std::env::var(name).ok()?;
+        Some(
+            value
+                .parse::<u64>()
+                .unwrap_or_else(|_| panic!("{name} is a number")),
+        )
+    };
+    if let Some(seed) = number("SLUICE_SEED") {
+        let run = run(seed);
+        println!("{}", describe(&run));
+        assert!(
+            run.violations.is_empty(),
+            "SLUICE_SEED={seed}: {:?}",
+            run.violations
+        );
+        return;
+    }
+    let seeds = number("SLUICE_SEEDS").unwrap_or(60);
+    let first = rand::random::<u32>();
+    let mut faults = world::Faults::default();
+    let (mut messages, mut deliveries) = (0, 0);
+    for seed in (u64::from(first)..).take(seeds as usize) {
+        // A panic in the run is to name the seed as well.
+        let run = std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|panic| {
+            eprintln!("the simulation ended: SLUICE_SEED={seed} replays it");
+            std::panic::resume_unwind(panic)
+        });
+        assert!(
+            run.violations.is_empty(),
+            "SLUICE_SEED={seed} replays {} violations, the first: {:?}",
+            run.violations.len(),
+            &run.violations[..run.violations.len().min(5)],
+        );
+        faults.add(run.faults);
+        messages += run.events.appends.len();
+        deliveries += run.events.deliveries.len();
+    }
+    println!("{seeds} seeds from {first}: {messages} messages, {deliveries} deliveries, {faults:?}");
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in 1..6 {
+        let (first, second) = (run(seed), run(seed));
+        assert_eq!(first.steps, second.steps, "seed {seed}");
+        assert_eq!(digest(&first.events), digest(&second.events), "seed {seed}");
+    }
+}
