@@ -160,7 +160,7 @@ async fn a_key_comes_one_by_one_to_ordered_members_through_any_broker() {
         };
         let n: u64 = String::from_utf8_lossy(&delivery.body).parse().unwrap();
         let before = seen.insert(n % KEYS, n);
-        let expected = before.map_or(if n % KEYS == 0 { KEYS } else { n % KEYS }, |before| {
+        let expected = before.map_or(if n.is_multiple_of(KEYS) { KEYS } else { n % KEYS }, |before| {
             before + KEYS
         });
         assert_eq!(n, expected, "after {before:?}, as number {count}");
