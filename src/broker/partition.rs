@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 use self::append::Append;
 pub(crate) use self::append::AppendReply;
+pub use self::append::Line;
 use self::entry::{Entry, Phase, Watcher};
 use self::ops::{Change, ChangeError, EntryOp};
 pub(crate) use self::producers::{Producers, WINDOW as REMEMBERED};
@@ -145,7 +146,21 @@ impl Partition {
         producer: &str,
         permit: Permit,
     ) -> Result<AppendTicket, NotAppended> {
-        self.append_with(messages, producer, Some(permit))
+        self.append_with(messages, producer, Some(permit), None)
+    }
+
+    /// As [`Partition::append`], for a batch that must not be stored unless all before it in its line were.
+    ///
+    /// # Errors
+    /// The batch was refused as a whole.
+    pub fn append_in_line(
+        &self,
+        messages: Vec<NewMessage>,
+        producer: &str,
+        permit: Permit,
+        line: &Arc<Line>,
+    ) -> Result<AppendTicket, NotAppended> {
+        self.append_with(messages, producer, Some(permit), Some(Arc::clone(line)))
     }
 
     /// As [`Partition::append`], for messages that this broker makes itself.
@@ -154,6 +169,7 @@ impl Partition {
         messages: Vec<NewMessage>,
         producer: &str,
         permit: Option<Permit>,
+        line: Option<Arc<Line>>,
     ) -> Result<AppendTicket, NotAppended> {
         // The view's lock is held until the batch is queued: a seal takes the entry out of the view first, so its
         // record comes after every batch that was let in here.
@@ -163,7 +179,7 @@ impl Partition {
             Err(error) => return Err(NotAppended { error, messages }),
         };
         self.accepted.fetch_add(messages.len() as u64, Ordering::Relaxed);
-        let (append, answer) = Append::new(entry, messages, producer, permit);
+        let (append, answer) = Append::new(entry, messages, producer, permit, line);
         self.journal.submit(append);
         drop(view);
         Ok(AppendTicket { answer })

@@ -23,7 +23,7 @@ use super::counters::Counters;
 use super::log::{Disk, Journal, JournalOptions, RealDisk, Recovered};
 use super::partition::index::Part;
 use super::partition::registry::{Recovery, Registry};
-pub use super::partition::{AppendTicket, Partition};
+pub use super::partition::{AppendTicket, Line, Partition};
 use super::peer::{DeadLetters, PeerReader};
 pub(crate) use dead::{Dead, partition_of};
 pub(crate) use topic::{Settings, Topic};

@@ -42,14 +42,6 @@ pub const FEW: Shape = Shape {
     members: 2,
 };
 
-/// Publishers that have one batch on its way at a time.
-pub const ONE_BY_ONE: Shape = Shape {
-    streams: 0,
-    unary: 4,
-    without_id: 1,
-    members: 2,
-};
-
 /// Many that get into each other's way.
 pub const MANY: Shape = Shape {
     streams: 4,

@@ -136,7 +136,7 @@ impl DeadLetters for Sink {
             let partitions = self.store.topic(topic).ok_or("no such topic")?.partitions;
             let index = partition_of(&message.key, producer, partitions.len() as u32);
             let ticket = partitions[index as usize]
-                .append_with(vec![message], producer, None)
+                .append_with(vec![message], producer, None, None)
                 .map_err(|refused| refused.error.to_string())?;
             let appended = ticket.done().await.map_err(|error| error.to_string())?;
             *self.duplicates.lock() += usize::from(appended[0].duplicate);

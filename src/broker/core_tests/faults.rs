@@ -12,7 +12,7 @@ use crate::broker::channel::Channel;
 use crate::broker::counters::Counters;
 use crate::broker::log::fault::{Cut, FaultDisk};
 use crate::broker::log::{Header, Kind};
-use crate::broker::store::{AppendError, Store, StoreOptions};
+use crate::broker::store::{AppendError, Line, Store, StoreOptions};
 
 const PARTITIONS: usize = 3;
 
@@ -363,6 +363,31 @@ async fn a_full_disk_refuses_publishes_serves_reads_and_heals() {
         }
         disk.set_capacity(Some((60 + 20 * round) << 10));
     }
+}
+
+#[tokio::test]
+async fn what_came_behind_a_batch_that_did_not_fit_does_not_overtake_it() {
+    let disk = FaultDisk::default();
+    disk.set_zeroes_ahead(true);
+    disk.set_capacity(Some(40 << 10));
+    let store = open_on(&disk).unwrap();
+    let (line, channel) = (Arc::new(Line::default()), Channel::new(1000));
+    let first = partition(&store, 0);
+    let in_line = async |sequence, size| {
+        let permit = channel.enter(1, 1, Instant::now()).await;
+        let messages = vec![message(sequence, &body(0, 0, size))];
+        let ticket = first.append_in_line(messages, "p", permit, &line);
+        ticket.map_err(|refused| refused.error)?.done().await
+    };
+    in_line(1, 700).await.unwrap();
+    in_line(2, 100 << 10).await.unwrap_err();
+    in_line(3, 700).await.unwrap_err();
+    // Another stream is not held up by it, and neither is the one on which it comes again.
+    append(&first, "q", vec![message(1, "other")]).await.unwrap();
+    append(&first, "p", vec![message(2, "again")]).await.unwrap();
+    let found = read_all(&store, &entry(0, 1)).await.unwrap();
+    assert_eq!(bodies(&found)[1..], ["other", "again"]);
+    close(store).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A batch on its way to the disk.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::oneshot;
 
@@ -15,6 +16,13 @@ use crate::broker::store::{AppendError, Appended, NewMessage, Offset};
 /// What an append is answered with.
 pub(crate) type AppendReply = Result<Vec<Appended>, AppendError>;
 
+/// Batches that come one behind the other, as on a stream: when one of them is not stored, none behind it is, or it
+/// would overtake that one when it is sent again.
+#[derive(Debug, Default)]
+pub struct Line {
+    broken: AtomicBool,
+}
+
 /// Appends the messages of one batch that are not stored yet.
 pub(crate) struct Append {
     entry: Arc<Entry>,
@@ -22,6 +30,7 @@ pub(crate) struct Append {
     producer: String,
     size: usize,
     permit: Option<Permit>,
+    line: Option<Arc<Line>>,
     reply: oneshot::Sender<AppendReply>,
     outcome: AppendReply,
     piece: Option<Piece>,
@@ -34,6 +43,7 @@ impl Append {
         messages: Vec<NewMessage>,
         producer: &str,
         permit: Option<Permit>,
+        line: Option<Arc<Line>>,
     ) -> (Box<Self>, oneshot::Receiver<AppendReply>) {
         let (reply, answer) = oneshot::channel();
         let size = codec::batch_size(&messages, producer);
@@ -44,6 +54,7 @@ impl Append {
             producer,
             size,
             permit,
+            line,
             reply,
             outcome: Ok(Vec::new()),
             piece: None,
@@ -51,9 +62,25 @@ impl Append {
         (Box::new(append), answer)
     }
 
+    fn break_line(&self) {
+        // Only the journal's writer reads and writes it, between one group of operations and the next.
+        if let Some(line) = &self.line {
+            line.broken.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Finds out which messages are new and where each of them is or will be.
     fn place(&self, state: &mut EntryState, now: u64) -> AppendReply {
         let id = &self.entry.id;
+        if self
+            .line
+            .as_ref()
+            .is_some_and(|line| line.broken.load(Ordering::Relaxed))
+        {
+            return Err(AppendError::Log(
+                "a batch before it on this stream was not stored".to_owned(),
+            ));
+        }
         if state.phase == Phase::Opening {
             return Err(AppendError::Unavailable(format!(
                 "partition {} of {} could not be opened on the disk yet",
@@ -122,7 +149,9 @@ impl Op for Append {
         let now = frames.timestamp();
         let mut state = self.entry.state();
         self.outcome = self.place(&mut state, now);
-        let Ok(placed) = &self.outcome else { return };
+        let Ok(placed) = &self.outcome else {
+            return self.break_line();
+        };
         let new = placed.iter().filter(|appended| !appended.duplicate).count() as u32;
         if new > 0 {
             let meta = Meta {
@@ -167,6 +196,7 @@ impl Op for Append {
     }
 
     fn abort(self: Box<Self>, _prepared: bool, why: &str) {
+        self.break_line();
         if let Some(piece) = self.piece {
             let mut state = self.entry.state();
             state.next = piece.base;

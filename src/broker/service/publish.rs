@@ -27,7 +27,7 @@ use super::rounds::Rounds;
 use super::shared::Shared;
 use super::signals::Signals;
 use crate::broker::channel::Permit;
-use crate::broker::store::{AppendError, AppendTicket, Appended, TopicView};
+use crate::broker::store::{AppendError, AppendTicket, Appended, Line, TopicView};
 use crate::pb;
 use crate::pb::publish_request::Request;
 
@@ -135,6 +135,8 @@ pub(super) struct Session {
     pub(super) clock: StreamClock,
     pub(super) spread: Spread,
     pub(super) fence: Fence,
+    /// What is appended here stays in the order in which it came.
+    pub(super) line: Arc<Line>,
     pub(super) grant: Grant,
     /// The grant before the last one, where that was lower, and when it was replaced.
     pub(super) earlier: Option<(Grant, Instant)>,
@@ -176,6 +178,7 @@ impl Session {
             topic,
             _share: share,
             fence: Fence::default(),
+            line: Arc::default(),
             grant,
             earlier: None,
             unsettled: (0, 0),

@@ -98,7 +98,8 @@ impl Session {
                 Why::Later("the partition is not here now".to_owned()),
             );
         };
-        match partition.append(std::mem::take(&mut part.messages), &self.open.producer_id, permit) {
+        let messages = std::mem::take(&mut part.messages);
+        match partition.append_in_line(messages, &self.open.producer_id, permit, &self.line) {
             Ok(ticket) => {
                 self.shared.counters.accepted_messages.add(way.messages);
                 self.appended.push_back((way, ticket));

@@ -133,7 +133,7 @@ impl Store {
             return sink.publish(target, producer, letter).await;
         };
         let ticket = partition
-            .append_with(vec![letter], producer, None)
+            .append_with(vec![letter], producer, None, None)
             .map_err(|refused| refused.error.to_string())?;
         ticket.done().await.map(drop).map_err(|error| error.to_string())
     }
