@@ -197,7 +197,8 @@ impl World {
             return;
         };
         let done = catch_unwind(AssertUnwindSafe(|| step(&mut stepped)));
-        if done.is_ok() {
+        // Without power nobody goes on, also where the writer could have lived with what the disk said.
+        if done.is_ok() && !self.disk().is_off() {
             *self.stepped.borrow_mut() = Some(stepped);
             return;
         }
