@@ -108,18 +108,22 @@ fn parse(text: &str) -> Option<Printed> {
             .collect();
         digits.parse().ok()
     };
+    // That of all clients, where there are several, is on a line of its own.
+    let of_all = text.lines().find(|line| line.contains("latencies per operation"));
+    let latencies = of_all.or_else(|| text.lines().find(|line| line.contains("P50:")))?;
     let named = |name: &str| {
-        let part = text
-            .lines()
-            .flat_map(|line| line.split('~'))
-            .filter_map(|part| part.trim().strip_prefix(name))
-            .next_back()?;
+        let mut parts = latencies.split(['~', '|']).map(str::trim);
+        // Where it is of all clients, there is no colon.
+        let part = parts.find_map(|part| {
+            let rest = part.strip_prefix(name)?;
+            rest.starts_with([':', ' ']).then_some(rest)
+        })?;
         number(part)
     };
     Some(Printed {
         rate: number(figures.split("msgs/sec").next()?)?,
-        p50: named("P50:")?,
-        p99: named("P99:")?,
+        p50: named("P50")?,
+        p99: named("P99")?,
     })
 }
 
@@ -136,6 +140,21 @@ mod tests {
         assert_eq!(
             (printed.rate, printed.p50, printed.p99),
             (15273.0, 17038.86, 158_058.70)
+        );
+    }
+
+    #[test]
+    fn the_figures_of_several_clients_are_those_of_all_of_them() {
+        let text = "  [1] 48,965 msgs/sec ~ 12 MiB/sec ~ min: 6,013.86us ~ P50: 8,309.49us ~ P99: 15,685.37us ~ P99.9: 15,685.37us\n  \
+                    [2] 49,170 msgs/sec ~ 12 MiB/sec ~ min: 5,883.09us ~ P50: 10,740.65us ~ P99: 12,879.63us ~ P99.9: 12,879.63us\n\n \
+                    NATS JetStream asynchronous publisher aggregated stats: 97,629 msgs/sec ~ 24 MiB/sec\n \
+                    message rates min 48,965 | avg 49,067 | max 49,170 | stddev 102 msgs\n \
+                    latencies per operation min 5,883.09us | avg 10,157.27us | max 15,685.37us | stddev 10,617.96us | \
+                    P50 10,740.65us | P90 15,685.37us | P99 15,685.37us | P99.9: 15,685.37us\n";
+        let printed = parse(text).unwrap();
+        assert_eq!(
+            (printed.rate, printed.p50, printed.p99),
+            (97629.0, 10740.65, 15685.37)
         );
     }
 }
