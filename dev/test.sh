@@ -27,6 +27,7 @@ for kind in "$@"; do
     pure)
       echo "== pure"
       cargo test --locked --lib --bins --test api_schema --test api_generated --test 'broker_*' --test 'client_*'
+      cargo test --locked --package sluice-benches
       ;;
     api)
       echo "== against a real API server"
