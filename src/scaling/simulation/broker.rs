@@ -32,7 +32,7 @@ pub struct BrokerModel {
     pub cores: f64,
     /// Cores that it uses without any load.
     pub idle_cores: f64,
-    /// Small loads come in small frames, each of which costs CPU: see [`BrokerModel::used_cores`].
+    /// Small loads come in small frames, each of which costs CPU: see `used_cores`.
     pub framed: bool,
     /// Seconds that a commit (fdatasync) takes.
     pub commit_seconds: f64,
