@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use broker::{Publisher, connect, payload};
 use process::BrokerProcess;
-use raw::{RawConnection, framed};
+use raw::{RawConnection, stalled_member};
 use sluice::pb;
 use sluice::pb::broker_client::BrokerClient;
 use sluice::pb::publish_response::Response;
@@ -81,24 +81,7 @@ async fn a_stalled_consumer_and_flooding_publishers_cost_no_connection_and_bound
     let broker = BrokerProcess::start(pb::Durability::Memory, retention, &flags).await;
     let alone = polite(broker.data, 200).await;
     let connection = RawConnection::open(broker.data).await.unwrap();
-    let mut stalled = connection.call("Subscribe").await.unwrap();
-    let requests = [
-        pb::subscribe_request::Request::Open(pb::SubscribeOpen {
-            topic: "orders".to_owned(),
-            group: "stalled".to_owned(),
-            ..pb::SubscribeOpen::default()
-        }),
-        pb::subscribe_request::Request::Credit(pb::ConsumerCredit {
-            messages: 1 << 30,
-            bytes: 1 << 40,
-        }),
-    ];
-    for request in requests {
-        let request = pb::SubscribeRequest {
-            request: Some(request),
-        };
-        stalled.send(framed(&request), false).unwrap();
-    }
+    let stalled = stalled_member(&connection).await;
     for size in [64, 1024] {
         let floods = (0..4).map(|_| flood(broker.data, size, 20_000));
         let (_, beside) = tokio::join!(futures::future::join_all(floods), polite(broker.data, 200));

@@ -23,7 +23,7 @@ use std::time::Duration;
 use broker::{Publisher, connect};
 use bytes::Bytes;
 use process::BrokerProcess;
-use raw::{RawConnection, RawStream, framed};
+use raw::{RawConnection, RawStream, framed, stalled_member};
 use sluice::pb;
 use sluice::pb::broker_client::BrokerClient;
 use sluice::pb::publish_response::Response;
@@ -83,29 +83,6 @@ async fn flood(address: SocketAddr, publisher: u64, acked: Arc<AtomicU64>) -> To
             }
         }
     }
-}
-
-/// A member that grants everything and reads nothing.
-async fn stalled(connection: &RawConnection) -> RawStream {
-    let mut stream = connection.call("Subscribe").await.unwrap();
-    let requests = [
-        pb::subscribe_request::Request::Open(pb::SubscribeOpen {
-            topic: "orders".to_owned(),
-            group: "stalled".to_owned(),
-            ..pb::SubscribeOpen::default()
-        }),
-        pb::subscribe_request::Request::Credit(pb::ConsumerCredit {
-            messages: 1 << 30,
-            bytes: 1 << 40,
-        }),
-    ];
-    for request in requests {
-        let request = pb::SubscribeRequest {
-            request: Some(request),
-        };
-        stream.send(framed(&request), false).unwrap();
-    }
-    stream
 }
 
 /// A publisher that sends a little and reads nothing.
@@ -172,7 +149,7 @@ async fn sigterm_under_load_finishes_what_was_accepted_and_waits_for_nobody_who_
     let kept = (pb::Durability::Fsync, pb::Retention::default());
     let mut broker = BrokerProcess::start(kept.0, kept.1, &["--shutdown-grace", "60s"]).await;
     let connection = RawConnection::open(broker.data).await.unwrap();
-    let _stalled = stalled(&connection).await;
+    let _stalled = stalled_member(&connection).await;
     let _deaf = deaf(&connection).await;
     let _idle = connect(broker.data).await;
     let acked = Arc::new(AtomicU64::new(0));

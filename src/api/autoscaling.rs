@@ -99,6 +99,13 @@ pub enum AutoscalingMode {
     Auto,
 }
 
+impl AutoscalingMode {
+    /// Whether the autoscaler's number of brokers is what there is to be, and not only shown.
+    pub fn acts(self) -> bool {
+        matches!(self, Self::ScaleUpOnly | Self::Auto)
+    }
+}
+
 /// How fast to scale, each way.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(default, rename_all = "camelCase")]

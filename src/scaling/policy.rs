@@ -30,6 +30,13 @@ pub enum Mode {
     Auto,
 }
 
+impl Mode {
+    /// Whether the autoscaler's number of brokers is what there is to be, and not only shown.
+    pub fn acts(self) -> bool {
+        matches!(self, Self::ScaleUpOnly | Self::Auto)
+    }
+}
+
 /// `spec.autoscaling`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct AutoscalingPolicy {

@@ -54,7 +54,7 @@ pub fn decide(policy: &Policy, observed: &Observed, state: &mut State, now: Time
     }
     let mode = policy.autoscaling.mode;
     let current = observed.current_replicas;
-    let acting = matches!(mode, Mode::ScaleUpOnly | Mode::Auto);
+    let acting = mode.acts();
     let before = state.durable.starting_replicas.replace(observed.spec_replicas);
 
     let jumping = state.durable.jump.is_some();

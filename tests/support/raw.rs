@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use prost::Message;
+use sluice::pb;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -189,4 +190,27 @@ impl Unframer {
         }
         messages
     }
+}
+
+/// A member that grants everything and reads nothing.
+pub async fn stalled_member(connection: &RawConnection) -> RawStream {
+    let mut stream = connection.call("Subscribe").await.unwrap();
+    let requests = [
+        pb::subscribe_request::Request::Open(pb::SubscribeOpen {
+            topic: "orders".to_owned(),
+            group: "stalled".to_owned(),
+            ..pb::SubscribeOpen::default()
+        }),
+        pb::subscribe_request::Request::Credit(pb::ConsumerCredit {
+            messages: 1 << 30,
+            bytes: 1 << 40,
+        }),
+    ];
+    for request in requests {
+        let request = pb::SubscribeRequest {
+            request: Some(request),
+        };
+        stream.send(framed(&request), false).unwrap();
+    }
+    stream
 }

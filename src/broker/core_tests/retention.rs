@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::support::*;
 use crate::broker::group::{Member, Start};
+use crate::broker::store::Store;
 use crate::pb;
 
 fn retained(retention: pb::Retention) -> pb::TopicConfiguration {
@@ -137,21 +138,20 @@ async fn a_work_queue_keeps_what_any_group_has_not_done() {
     assert_eq!(take(&mut slow, 2).await.len(), 2);
 }
 
-#[tokio::test]
-async fn a_group_behind_the_retention_goes_on_at_its_start() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = simple(directory.path(), 1);
-    let mut member = Member::join(&store, "orders", "g", Start::Earliest).unwrap();
-    // Too large to be kept together with the next one.
+/// Appends messages that are too large to be kept together with the next one.
+async fn append_large(store: &Store, count: u64) {
     let body = "x".repeat(40 << 10);
-    for n in 0..20 {
-        append(&partition(&store, 0), "", vec![message(n, &body)])
+    for n in 0..count {
+        append(&partition(store, 0), "", vec![message(n, &body)])
             .await
             .unwrap();
     }
-    take(&mut member, 1).await;
+}
+
+/// Bounds the topic to so many bytes, and waits until something of it is gone.
+async fn trim_to(store: &Store, bytes: u64) {
     let retention = pb::Retention {
-        bytes: 200 << 10,
+        bytes,
         ..pb::Retention::default()
     };
     store
@@ -159,6 +159,16 @@ async fn a_group_behind_the_retention_goes_on_at_its_start() {
         .unwrap();
     store.retain();
     until("it is trimmed", async || store.held()[0].start > 0).await;
+}
+
+#[tokio::test]
+async fn a_group_behind_the_retention_goes_on_at_its_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = simple(directory.path(), 1);
+    let mut member = Member::join(&store, "orders", "g", Start::Earliest).unwrap();
+    append_large(&store, 20).await;
+    take(&mut member, 1).await;
+    trim_to(&store, 200 << 10).await;
     let start = store.held()[0].start;
     let rest = take(&mut member, 20 - start as usize).await;
     assert_eq!(rest[0].message.offset.position(), start);
@@ -171,21 +181,8 @@ async fn the_newest_messages_stay_however_small_the_bound() {
     let directory = tempfile::tempdir().unwrap();
     let store = simple(directory.path(), 1);
     let mut member = Member::join(&store, "orders", "g", Start::Earliest).unwrap();
-    let body = "x".repeat(40 << 10);
-    for n in 0..3 {
-        append(&partition(&store, 0), "", vec![message(n, &body)])
-            .await
-            .unwrap();
-    }
-    let retention = pb::Retention {
-        bytes: 1000,
-        ..pb::Retention::default()
-    };
-    store
-        .configure(&configuration("a", 2, vec![retained(retention)]))
-        .unwrap();
-    store.retain();
-    until("it is trimmed", async || store.held()[0].start > 0).await;
+    append_large(&store, 3).await;
+    trim_to(&store, 1000).await;
     assert_eq!(store.held()[0].start, 2);
     assert_eq!(take(&mut member, 1).await[0].message.offset.position(), 2);
 }

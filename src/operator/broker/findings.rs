@@ -188,10 +188,7 @@ fn active(input: &StatusInput<'_>) -> Finding {
     };
     if let Some(conflict) = input.conflict {
         // Whoever runs the other one has to see it where they look for what scales.
-        let decides = matches!(
-            input.broker.spec.autoscaling.mode,
-            AutoscalingMode::ScaleUpOnly | AutoscalingMode::Auto
-        );
+        let decides = input.broker.spec.autoscaling.mode.acts();
         return Finding::new(type_, decides, conflict.reason, conflict.message.clone());
     }
     match input.broker.spec.autoscaling.mode {

@@ -56,11 +56,7 @@ pub fn of(autoscalers: &[HorizontalPodAutoscaler], cluster: &str) -> Vec<Rival> 
 
 /// Whether what another autoscaler writes to `spec.replicas` is passed over.
 pub fn is_overruled(rivals: &[Rival], mode: AutoscalingMode) -> bool {
-    acts(mode) && rivals.iter().any(|rival| rival.target == Target::MessageBroker)
-}
-
-fn acts(mode: AutoscalingMode) -> bool {
-    matches!(mode, AutoscalingMode::ScaleUpOnly | AutoscalingMode::Auto)
+    mode.acts() && rivals.iter().any(|rival| rival.target == Target::MessageBroker)
 }
 
 /// Whose number counts, in words that say what to do. `None`: nobody is in the way of anybody.
@@ -75,7 +71,7 @@ pub fn conflict(rivals: &[Rival], mode: AutoscalingMode) -> Option<Problem> {
         );
         return Some(Problem::new(REASON, message));
     }
-    let rival = find(Target::MessageBroker).filter(|_| acts(mode))?;
+    let rival = find(Target::MessageBroker).filter(|_| mode.acts())?;
     let message = format!(
         "HorizontalPodAutoscaler {} changes spec.replicas, which is passed over while spec.autoscaling.mode is {mode:?}; delete it, or \
          set spec.autoscaling.mode to Off to let it decide",

@@ -149,7 +149,7 @@ impl Scaler {
 
     /// Notes a decision that changes something.
     fn conclude(&mut self, decision: &Decision, now: Time) -> bool {
-        let acting = matches!(decision.mode, Mode::ScaleUpOnly | Mode::Auto);
+        let acting = decision.mode.acts();
         let previous = self.last.as_ref().map(|last| last.proposed_replicas);
         let proposes = decision.mode == Mode::Recommend
             && decision.proposed_replicas != decision.from
