@@ -253,8 +253,10 @@ impl Task {
             let mut state = self.state.lock();
             let before = state.report.as_ref().map(|(report, _)| Arc::clone(report));
             let notable = before.as_ref().is_none_or(|before| {
-                before.wanted_topics != report.wanted_topics
-                    || before.appends_confirmed != report.appends_confirmed
+                let is_wish_known = before.wanted_topics == report.wanted_topics
+                    && (report.wanted_topics.is_empty()
+                        || before.configuration_generation == report.configuration_generation);
+                !is_wish_known || before.appends_confirmed != report.appends_confirmed
             });
             state.report = Some((Arc::new(report), Instant::now()));
             notable

@@ -212,9 +212,13 @@ impl Shared {
         self.cordoned.load(Ordering::Relaxed)
     }
 
-    /// Topics that were asked for and do not exist.
+    /// Topics that were asked for and that the newest configuration does not have.
     pub fn wanted_topics(&self) -> Vec<String> {
-        self.wanted.lock().iter().cloned().collect()
+        let configuration = self.store.configuration();
+        let configuration = configuration.borrow();
+        let topics = configuration.as_deref().map_or(&[][..], |known| &known.topics);
+        let is_unknown = |name: &&String| !topics.iter().any(|known| known.name == **name);
+        self.wanted.lock().iter().filter(is_unknown).cloned().collect()
     }
 
     /// The topic, or, after a while in which nobody configured it, the status that says what to do.

@@ -214,10 +214,14 @@ impl Engine {
         }
     }
 
+    /// What clients ask for, by the brokers that know the newest configuration: another's report may be from before
+    /// the topic was made, and a topic that is deleted soon after must not come back by it.
     fn wanted_topics(&self) -> BTreeSet<String> {
+        let generation = self.generation();
         let states = self.cluster.link_states().into_values();
         states
             .filter_map(|state| state.report)
+            .filter(|(report, _)| report.configuration_generation == generation)
             .flat_map(|(report, _)| report.wanted_topics.clone())
             .collect()
     }
