@@ -179,9 +179,18 @@ impl Partition {
             Err(error) => return Err(NotAppended { error, messages }),
         };
         self.accepted.fetch_add(messages.len() as u64, Ordering::Relaxed);
+        // Who makes messages itself may hold what a commit locks.
+        let may_assist = permit.is_some();
         let (append, answer) = Append::new(entry, messages, producer, permit, line);
-        self.journal.submit(append);
-        drop(view);
+        if may_assist {
+            let waits = self.journal.queue(append);
+            drop(view);
+            if waits {
+                self.journal.assist();
+            }
+        } else {
+            self.journal.submit(append);
+        }
         Ok(AppendTicket { answer })
     }
 

@@ -7,6 +7,7 @@ mod failed_sync;
 mod faults;
 mod groups;
 mod index;
+mod memory;
 mod model;
 mod moving;
 mod ordered;

@@ -14,14 +14,15 @@ use super::disk::{Disk, DiskFile, is_full};
 use super::fill::Fill;
 use super::footer::{self, PieceCache};
 use super::frame::{FrameAt, Frames, Header, Kind};
+use super::pending::Pending;
 use super::piece::{Piece, Run};
 use super::scan::{self, Damage, Visitor};
 use super::segment::Segments;
+use super::thread;
 use super::writer::{Tail, Writer};
 use crate::broker::counters::Counters;
 
-/// Something to be written, with its continuation. All of it runs on the journal's one writing thread, in the order
-/// of the submissions, so that an `Op` may decide there what it writes (positions, duplicates).
+/// Something to be written, with its continuation. All of it runs in the order of the submissions, one at a time, so that an `Op` may decide there what it writes (positions, duplicates).
 pub(crate) trait Op: Send {
     /// At least as many bytes as [`Op::prepare`] writes.
     fn size(&self) -> usize;
@@ -69,7 +70,11 @@ pub(crate) struct JournalOptions {
 pub(crate) struct Shared {
     pub(super) queue: Mutex<Queue>,
     pub(super) ready: Condvar,
+    /// What was acknowledged from memory and is not in a file yet.
+    pub(super) pending: Pending,
     pub(super) segments: Segments,
+    /// The size at which a new segment begins.
+    pub(super) segment_bytes: u64,
     pub(super) pieces: PieceCache,
     pub(super) fill: Arc<Fill>,
     pub(super) disk: Arc<dyn Disk>,
@@ -86,7 +91,19 @@ pub(crate) struct Shared {
 pub(super) struct Queue {
     pub(super) ops: VecDeque<Box<dyn Op>>,
     pub(super) closed: bool,
+    /// The thread waits for anything at all.
     pub(super) waiting: bool,
+    /// It does not even look from time to time whether anything has gathered.
+    pub(super) sleeping: bool,
+    /// Something has gathered, or is about to.
+    pub(super) unwritten: bool,
+}
+
+impl Queue {
+    /// Nothing is to be done.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.ops.is_empty() && !self.closed && !self.unwritten
+    }
 }
 
 impl std::fmt::Debug for Queue {
@@ -98,10 +115,10 @@ impl std::fmt::Debug for Queue {
 /// The journal of one broker.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+    /// `None`: there is one thread for everything.
+    pub(super) writer: Option<Arc<Mutex<Writer>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// There is one thread for everything.
-    stepped: bool,
     _lock: Box<dyn Any + Send + Sync>,
 }
 
@@ -134,18 +151,7 @@ impl Journal {
 
     /// Queues something for the next group commit. Never waits. After [`Journal::close`] it is aborted.
     pub(crate) fn submit(&self, op: Box<dyn Op>) {
-        let mut queue = self.shared.queue.lock();
-        if queue.closed {
-            drop(queue);
-            op.abort(false, "the broker is stopping");
-            return;
-        }
-        queue.ops.push_back(op);
-        let wake = std::mem::take(&mut queue.waiting);
-        drop(queue);
-        if wake {
-            self.shared.ready.notify_one();
-        }
+        self.shared.push(op, |queue| std::mem::take(&mut queue.waiting));
     }
 
     /// Whether commits wait for `fdatasync`.
@@ -158,7 +164,14 @@ impl Journal {
     /// # Errors
     /// What the system says.
     pub(crate) fn read(&self, at: FrameAt) -> std::io::Result<Bytes> {
-        self.shared.segments.read(at)
+        let file = self.shared.segments.file(at.segment);
+        let file = file.ok_or(std::io::ErrorKind::NotFound)?;
+        let mut buffer = vec![0; at.len as usize];
+        let in_file = self.shared.pending.read(at, &mut buffer);
+        if in_file > 0 {
+            file.read(&mut buffer[..in_file], u64::from(at.offset))?;
+        }
+        Ok(Bytes::from(buffer))
     }
 
     /// The pieces of a run of this entry, those among them that were trimmed included. Blocking, but mostly in memory.
@@ -173,7 +186,7 @@ impl Journal {
 
     /// Whether a segment was written so recently that reading it will hardly touch the disk.
     pub(crate) fn is_recent(&self, segment: u32) -> bool {
-        self.stepped || u64::from(segment) + 1 >= self.shared.active.load(Ordering::Relaxed)
+        self.writer.is_none() || u64::from(segment) + 1 >= self.shared.active.load(Ordering::Relaxed)
     }
 
     /// Numbers of the segments that are not written any more.
@@ -192,6 +205,9 @@ impl Journal {
 
     /// What was committed so far is durable, also where commits do not wait for that. Blocking.
     pub(crate) fn sync(&self) {
+        if let Err(why) = self.shared.write_pending() {
+            tracing::warn!(why, "what was acknowledged from memory is not durable yet");
+        }
         let active = self.shared.active.load(Ordering::Relaxed) as u32;
         if let Some(file) = self.shared.segments.file(active)
             && let Err(error) = file.sync()
@@ -248,7 +264,11 @@ impl Recovered {
     /// # Errors
     /// The threads cannot be started.
     pub(crate) fn start(self, checkpoint: Arc<dyn Checkpoint>) -> Result<Journal, String> {
-        let (mut journal, writer) = self.assemble(checkpoint);
+        let (mut journal, mut writer) = self.assemble(checkpoint);
+        writer.threaded = true;
+        let writer = Arc::new(Mutex::new(writer));
+        journal.writer = Some(Arc::clone(&writer));
+        let shared = Arc::clone(&journal.shared);
         let fill = Arc::clone(&journal.shared.fill);
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
@@ -258,7 +278,7 @@ impl Recovered {
                 .map_err(|e| format!("cannot start the thread {name}: {e}"))
         };
         *journal.threads.get_mut() = vec![
-            spawn("log-writer", Box::new(move || writer.run()))?,
+            spawn("log-writer", Box::new(move || thread::run(&shared, &writer)))?,
             spawn("log-fill", Box::new(move || fill.run()))?,
         ];
         Ok(journal)
@@ -267,8 +287,7 @@ impl Recovered {
     /// Starts without a thread: whoever has the steps takes them.
     #[cfg(test)]
     pub(crate) fn start_stepped(self, checkpoint: Arc<dyn Checkpoint>) -> (Journal, super::Stepped) {
-        let (mut journal, writer) = self.assemble(checkpoint);
-        journal.stepped = true;
+        let (journal, writer) = self.assemble(checkpoint);
         (journal, super::Stepped::new(writer))
     }
 
@@ -277,6 +296,8 @@ impl Recovered {
             queue: Mutex::default(),
             ready: Condvar::new(),
             segments: self.segments,
+            segment_bytes: self.options.segment_bytes,
+            pending: Pending::default(),
             pieces: PieceCache::default(),
             fill: Fill::new(Arc::clone(&self.options.disk)),
             disk: self.options.disk,
@@ -285,16 +306,11 @@ impl Recovered {
             active: AtomicU64::new(u64::from(self.tail.segment)),
             syncs: Mutex::default(),
         });
-        let writer = Writer::new(
-            Arc::clone(&shared),
-            self.tail,
-            self.options.segment_bytes,
-            checkpoint,
-        );
+        let writer = Writer::new(Arc::clone(&shared), self.tail, checkpoint);
         let journal = Journal {
             shared,
+            writer: None,
             threads: Mutex::default(),
-            stepped: false,
             _lock: self.lock,
         };
         (journal, writer)

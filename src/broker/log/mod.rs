@@ -13,11 +13,13 @@ pub(crate) mod frame;
 mod identity;
 mod journal;
 pub(crate) mod number;
+mod pending;
 mod piece;
 mod scan;
 mod segment;
 #[cfg(test)]
 mod stepped;
+mod thread;
 mod writer;
 
 #[cfg(any(test, fuzzing))]

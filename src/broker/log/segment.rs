@@ -5,11 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::disk::{Disk, DiskFile};
-use super::frame::FrameAt;
 
 /// Open segments by number. Readers take a file out of the map and read it without a lock.
 #[derive(Debug)]
@@ -67,17 +65,6 @@ impl Segments {
     pub(crate) fn remove(&self, number: u32) -> io::Result<()> {
         self.files.write().remove(&number);
         self.disk.remove(&self.path(number))
-    }
-
-    /// Reads a place. Blocking.
-    ///
-    /// # Errors
-    /// What the system says; `NotFound` for a segment that is gone.
-    pub(crate) fn read(&self, at: FrameAt) -> io::Result<Bytes> {
-        let file = self.file(at.segment).ok_or(io::ErrorKind::NotFound)?;
-        let mut buffer = vec![0; at.len as usize];
-        file.read(&mut buffer, u64::from(at.offset))?;
-        Ok(Bytes::from(buffer))
     }
 
     fn path(&self, number: u32) -> PathBuf {

@@ -1,4 +1,4 @@
-//! The one thread that writes the journal.
+//! What writes the journal, one group after the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +10,8 @@ use super::journal::{Checkpoint, Op, Shared};
 
 /// The most that one group commit takes together, in bytes.
 const GROUP_BYTES: usize = 4 << 20;
-/// With nothing to do for so long, the writer leaves a mark of how far it synced.
-const IDLE: Duration = Duration::from_millis(200);
+/// With durability in memory, the most that lies in memory only.
+const MOST_PENDING: usize = 1 << 20;
 /// With durability in memory, the time that a record may be in the page cache only.
 const SYNC_EVERY: Duration = Duration::from_millis(50);
 
@@ -26,11 +26,10 @@ pub(super) struct Tail {
     pub(super) whole: bool,
 }
 
-/// The thread's state.
+/// Its state. Whoever has it decides what comes next.
 pub(super) struct Writer {
     shared: Arc<Shared>,
     checkpoint: Arc<dyn Checkpoint>,
-    segment_bytes: u64,
     file: Option<Arc<dyn DiskFile>>,
     segment: u32,
     end: u64,
@@ -42,23 +41,27 @@ pub(super) struct Writer {
     frames: Frames,
     /// The segment that has an index, and where that ends.
     indexed: (u32, u64),
+    /// There is a thread that writes what is gathered in memory.
+    pub(super) threaded: bool,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Writer(segment {} to {})", self.segment, self.end)
+    }
 }
 
 impl Writer {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        tail: Tail,
-        segment_bytes: u64,
-        checkpoint: Arc<dyn Checkpoint>,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, tail: Tail, checkpoint: Arc<dyn Checkpoint>) -> Self {
         let file = shared.segments.file(tail.segment).filter(|_| tail.whole);
         if let Some(file) = &file {
-            shared.fill.follow(Arc::clone(file), tail.end, segment_bytes);
+            shared
+                .fill
+                .follow(Arc::clone(file), tail.end, shared.segment_bytes);
         }
         Self {
             shared,
             checkpoint,
-            segment_bytes,
             file,
             segment: tail.segment,
             end: tail.end,
@@ -68,43 +71,13 @@ impl Writer {
             timestamp: 0,
             frames: Frames::default(),
             indexed: (0, 0),
+            threaded: false,
         }
     }
 
-    /// Writes until the journal is closed and its queue is empty.
-    pub(super) fn run(mut self) {
-        while let Some(ops) = self.take() {
-            if ops.is_empty() {
-                self.idle();
-            } else {
-                self.group(ops);
-            }
-        }
-        if self.file.is_some() {
-            self.sync_now();
-            self.mark();
-            self.sync_now();
-        }
-    }
-
-    /// What is queued, up to a group's size; empty after a while of nothing; `None` at the end.
-    fn take(&self) -> Option<Vec<Box<dyn Op>>> {
+    /// What is queued, up to a group's size.
+    pub(super) fn take(&self) -> Vec<Box<dyn Op>> {
         let mut queue = self.shared.queue.lock();
-        if queue.ops.is_empty() && !queue.closed {
-            queue.waiting = true;
-            if self.end == self.marked {
-                while queue.ops.is_empty() && !queue.closed {
-                    queue.waiting = true;
-                    self.shared.ready.wait(&mut queue);
-                }
-            } else {
-                self.shared.ready.wait_for(&mut queue, IDLE);
-            }
-            queue.waiting = false;
-        }
-        if queue.ops.is_empty() && queue.closed {
-            return None;
-        }
         let mut bytes = 0;
         let mut ops = Vec::new();
         while let Some(op) = queue.ops.front() {
@@ -117,18 +90,43 @@ impl Writer {
         if queue.ops.is_empty() && queue.ops.capacity() > 1024 {
             queue.ops.shrink_to(64);
         }
-        Some(ops)
+        ops
+    }
+
+    /// Commits what is queued right here, from memory, if it is little. False where that is the thread's business.
+    pub(super) fn assist(&mut self) -> bool {
+        if self.shared.fsync.load(Ordering::Relaxed) {
+            return false;
+        }
+        if self.shared.pending.is_stuck() {
+            return false;
+        }
+        let ops: Vec<_> = {
+            let mut queue = self.shared.queue.lock();
+            let size: usize = queue.ops.iter().map(|op| op.size()).sum();
+            if self.shared.pending.len() + size > MOST_PENDING || !self.has_room(size as u64) {
+                return false;
+            }
+            queue.unwritten = true;
+            if std::mem::take(&mut queue.sleeping) {
+                self.shared.ready.notify_one();
+            }
+            queue.ops.drain(..).collect()
+        };
+        if !ops.is_empty() {
+            self.group(ops);
+        }
+        true
     }
 
     /// What is queued, up to a group's size; `None` where that is nothing.
     #[cfg(test)]
     pub(super) fn take_queued(&self) -> Option<Vec<Box<dyn Op>>> {
-        let nothing = self.shared.queue.lock().ops.is_empty();
-        if nothing { None } else { self.take() }
+        Some(self.take()).filter(|ops| !ops.is_empty())
     }
 
     /// Commits operations together.
-    fn group(&mut self, ops: Vec<Box<dyn Op>>) {
+    pub(super) fn group(&mut self, ops: Vec<Box<dyn Op>>) {
         if let Some(written) = self.write_group(ops) {
             self.commit_group(written);
         }
@@ -149,7 +147,7 @@ impl Writer {
             op.prepare(&mut self.frames);
         }
         if !self.frames.bytes().is_empty() {
-            if let Err(why) = self.write() {
+            if let Err(why) = self.append() {
                 for op in ops.into_iter().rev() {
                     op.abort(true, &why);
                 }
@@ -168,10 +166,10 @@ impl Writer {
             if self.shared.fsync.load(Ordering::Relaxed) {
                 self.sync_now();
                 self.marked = self.end - 1;
-            } else if self.synced_at.elapsed() >= SYNC_EVERY {
-                self.sync_in_background();
             }
-            self.shared.counters.commits.add(1);
+            if !self.gathers() {
+                self.shared.counters.commits.add(1);
+            }
         }
         for op in ops {
             op.commit();
@@ -188,45 +186,57 @@ impl Writer {
             .begin(self.segment, self.end as u32, durable, self.timestamp);
     }
 
-    /// Writes the frames at the end.
+    /// Whether what is committed is gathered in memory first.
+    fn gathers(&self) -> bool {
+        self.threaded && !self.shared.fsync.load(Ordering::Relaxed)
+    }
+
+    /// Adds the frames at the end: in memory where that is what was asked for.
+    fn append(&mut self) -> Result<(), String> {
+        match &self.file {
+            Some(file) if self.gathers() && self.frames.bytes().len() <= MOST_PENDING / 4 => {
+                let bytes = self.frames.bytes();
+                self.shared.pending.add(self.segment, file, self.end, bytes);
+                self.end += bytes.len() as u64;
+                Ok(())
+            }
+            _ => self.write(),
+        }
+    }
+
+    /// Writes the frames to the file, at the end.
     fn write(&mut self) -> Result<(), String> {
+        self.shared.write_pending()?;
         let Some(file) = &self.file else {
             return Err("there is no segment".to_owned());
         };
         let bytes = self.frames.bytes();
         let end = self.end + bytes.len() as u64;
         self.shared.fill.advance(end);
-        let Err(error) = file.write(bytes, self.end) else {
-            self.end = end;
-            return Ok(());
-        };
-        if !is_full(&error) {
-            self.shared
-                .disk
-                .fail(&format!("writing to the journal failed: {error}"));
+        match file.write(bytes, self.end) {
+            Ok(()) => {
+                self.end = end;
+                Ok(())
+            }
+            Err(error) => Err(self.shared.not_written(file, self.end, &error)),
         }
-        tracing::error!(%error, "the disk is full: messages are refused until there is room");
-        // A part may be there; it must not lie behind shorter records later.
-        self.shared.fill.pause();
-        if let Err(error) = file.resize(self.end) {
-            self.shared.disk.fail(&format!(
-                "cutting the journal after a failed write failed: {error}"
-            ));
-        }
-        self.shared
-            .fill
-            .follow(Arc::clone(file), self.end, self.segment_bytes);
-        Err(format!("the disk is full ({error})"))
+    }
+
+    /// Whether so many bytes fit into the current segment.
+    fn has_room(&self, size: u64) -> bool {
+        self.file.is_some() && self.end + size <= self.shared.segment_bytes
     }
 
     /// Begins a new segment where the current one has no room for so many bytes.
     fn make_room(&mut self, size: u64) -> Result<(), String> {
-        if self.file.is_some() && self.end + size <= self.segment_bytes {
+        let pending = self.shared.pending.len() as u64;
+        if pending > 0 && pending + size > MOST_PENDING as u64 || self.shared.pending.is_stuck() {
+            self.shared.write_pending()?;
+        }
+        if self.has_room(size) || self.file.is_some() && self.end == 0 {
             return Ok(());
         }
-        if self.file.is_some() && self.end == 0 {
-            return Ok(());
-        }
+        self.shared.write_pending()?;
         // Once, also where the new segment cannot be made and this is tried again.
         if self.file.is_some() && self.indexed != (self.segment, self.end) {
             self.write_index()?;
@@ -292,7 +302,9 @@ impl Writer {
                 true => format!("the disk is full: a new segment cannot be made ({error})"),
                 false => format!("a new segment cannot be made: {error}"),
             })?;
-        self.shared.fill.follow(Arc::clone(&file), 0, self.segment_bytes);
+        self.shared
+            .fill
+            .follow(Arc::clone(&file), 0, self.shared.segment_bytes);
         self.file = Some(file);
         self.segment = number;
         self.end = 0;
@@ -315,10 +327,33 @@ impl Writer {
         if self.file.is_none() {
             return;
         }
+        if let Err(why) = self.shared.write_pending() {
+            tracing::debug!(why, "what was acknowledged from memory is not written yet");
+            return;
+        }
         if self.durable.load(Ordering::Acquire) < self.end {
             self.sync_now();
         }
         self.mark();
+    }
+
+    /// The last sync, before the thread ends.
+    pub(super) fn finish(&mut self) {
+        if self.file.is_none() {
+            return;
+        }
+        if let Err(why) = self.shared.write_pending() {
+            tracing::error!(why, "what was acknowledged from memory is lost");
+            return;
+        }
+        self.sync_now();
+        self.mark();
+        self.sync_now();
+    }
+
+    /// Whether nothing is left to mark.
+    pub(super) fn is_marked(&self) -> bool {
+        self.end == self.marked
     }
 
     /// Writes, and does not sync, a record that says how far the segment is synced: so damage in the last group is
@@ -358,24 +393,24 @@ impl Writer {
         syncs.push(nanos);
     }
 
-    fn sync_in_background(&mut self) {
+    /// Syncs what was gathered and is in the file now, from time to time and beside everything.
+    pub(super) fn gathered(&mut self) {
+        self.shared.counters.commits.add(1);
         let Some(file) = &self.file else { return };
+        if self.synced_at.elapsed() < SYNC_EVERY {
+            return;
+        }
+        let end = self.end - self.shared.pending.len() as u64;
         self.shared
             .fill
-            .sync_later(Arc::clone(file), self.end, Arc::clone(&self.durable));
+            .sync_later(Arc::clone(file), end, Arc::clone(&self.durable));
         self.synced_at = Instant::now();
     }
 }
 
-/// Also where the thread ends because the disk failed: nobody waits for an answer that cannot come.
+/// Nobody waits for an answer that cannot come.
 impl Drop for Writer {
     fn drop(&mut self) {
-        let left = {
-            let mut queue = self.shared.queue.lock();
-            queue.closed = true;
-            std::mem::take(&mut queue.ops)
-        };
-        drop(left);
-        self.shared.fill.stop();
+        self.shared.abandon();
     }
 }
