@@ -54,8 +54,9 @@ for kind in "$@"; do
       # After `up`, which installs what builds images.
       image=$(dev/image.sh)
       "$cluster" load-image --name "$node" "$target/image/sluice.tar" >/dev/null
-      SLUICE_TEST_CLUSTER=$node SLUICE_TEST_IMAGE=$image \
-        cargo test --locked --test node -- --test-threads=1
+      export SLUICE_TEST_CLUSTER=$node SLUICE_TEST_IMAGE=$image
+      cargo test --locked --test node -- --skip alone:: --test-threads=4
+      cargo test --locked --test node alone:: -- --test-threads=1
       "$cluster" down --name "$node"
       ;;
     cluster)

@@ -49,7 +49,7 @@ async fn everything(sandbox: &Sandbox) -> BTreeMap<String, String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_rest_nothing_is_written_for_a_minute() {
-    let sandbox = Cluster::connect().await.sandbox("at-rest").await;
+    let sandbox = Cluster::shared().await.sandbox("at-rest").await;
     let mut spec = small(2, &sandbox.cluster.image);
     spec["autoscaling"] = serde_json::json!({"mode": "Auto", "minReplicas": 2, "maxReplicas": 4});
     sandbox.apply_broker("orders", &spec).await;

@@ -73,7 +73,7 @@ async fn breaks_and_heals(sandbox: &Sandbox, change: &Value, reason: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_is_not_there_or_impossible_resources_say_so_and_heal_when_put_back() {
-    let sandbox = Cluster::connect().await.sandbox("bad-spec").await;
+    let sandbox = Cluster::shared().await.sandbox("bad-spec").await;
     sandbox
         .apply_broker("orders", &small(2, &sandbox.cluster.image))
         .await;
@@ -92,7 +92,7 @@ async fn an_image_that_is_not_there_or_impossible_resources_say_so_and_heal_when
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_storage_class_says_so_and_the_others_go_on() {
-    let sandbox = Cluster::connect().await.sandbox("bad-storage").await;
+    let sandbox = Cluster::shared().await.sandbox("bad-storage").await;
     let mut spec = small(1, &sandbox.cluster.image);
     spec["storage"]["storageClassName"] = json!("no-such-class");
     sandbox.apply_broker("broken", &spec).await;

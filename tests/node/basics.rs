@@ -7,7 +7,7 @@ use crate::{assert_exactly_once, small};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_brokers_become_ready_and_carry_messages_by_service_name() {
-    let sandbox = Cluster::connect().await.sandbox("basics").await;
+    let sandbox = Cluster::shared().await.sandbox("basics").await;
     let start = Instant::now();
     sandbox
         .apply_broker("orders", &small(3, &sandbox.cluster.image))
@@ -52,7 +52,7 @@ async fn three_brokers_become_ready_and_carry_messages_by_service_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_knows_only_the_proto_files_and_one_address_publishes_and_subscribes() {
-    let sandbox = Cluster::connect().await.sandbox("plain-grpc").await;
+    let sandbox = Cluster::shared().await.sandbox("plain-grpc").await;
     sandbox
         .apply_broker("orders", &small(3, &sandbox.cluster.image))
         .await;
@@ -106,5 +106,18 @@ async fn a_client_that_knows_only_the_proto_files_and_one_address_publishes_and_
         },
     )
     .await;
+    sandbox.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_with_everything_in_it_ends() {
+    let sandbox = Cluster::shared().await.sandbox("leaving").await;
+    sandbox
+        .apply_broker("orders", &small(2, &sandbox.cluster.image))
+        .await;
+    sandbox.apply_topic("events", "orders", 4).await;
+    sandbox.ready("orders", 2).await;
+    sandbox.assigned("events").await;
+    // Panics when it is not gone in 90 seconds.
     sandbox.remove().await;
 }

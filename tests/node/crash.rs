@@ -64,7 +64,9 @@ async fn load_while_killed(sandbox: &Sandbox, topic: &str, producer: &[&str]) ->
         )
         .await;
         job.prints("acknowledgedRate", Duration::from_secs(30)).await;
-        sandbox.cluster.kill(&sandbox.broker_pods("orders").await[1]);
+        sandbox
+            .cluster
+            .signal(&sandbox.broker_pods("orders").await[1], "SIGKILL");
         eventually(
             Duration::from_secs(60),
             "orders-1 to be started again",
@@ -77,7 +79,7 @@ async fn load_while_killed(sandbox: &Sandbox, topic: &str, producer: &[&str]) ->
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_of_a_broker_while_publishing_loses_nothing_and_duplicates_only_without_producer_ids() {
-    let sandbox = Cluster::connect().await.sandbox("crash").await;
+    let sandbox = Cluster::shared().await.sandbox("crash").await;
     sandbox
         .apply_broker("orders", &small(2, &sandbox.cluster.image))
         .await;

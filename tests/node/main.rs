@@ -1,4 +1,5 @@
-//! On a real cluster of three nodes: what a user of Sluice relies on. Run by `make test-node`, one test at a time.
+//! On a real cluster of three nodes: what a user of Sluice relies on. Run by `make test-node`, a few
+//! tests at a time; those of [`alone`] one by one.
 
 #![allow(
     dead_code,
@@ -18,13 +19,11 @@ mod cluster;
 #[path = "../support/sandbox.rs"]
 mod sandbox;
 
+mod alone;
 mod at_rest;
 mod bad_spec;
 mod basics;
 mod crash;
-mod helm;
-mod nodes;
-mod operator_killed;
 mod scaling;
 
 use serde_json::{Value, json};
@@ -35,8 +34,8 @@ pub fn small(replicas: u32, image: &str) -> Value {
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}})
 }
 
-/// A load that one broker of `cpu: 200m` carries easily, five times that, and the small one again.
-pub const SCHEDULE: &str = "4000:20s,20000:60s,4000:120s";
+/// A load that one broker of `cpu: 200m` carries easily, five times that, and the small one again until it is told to finish.
+pub const SCHEDULE: &str = "4000:20s,20000:60s,4000:600s";
 
 /// Asserts what every load must end with: all that was acknowledged was delivered, in order and once.
 pub fn assert_exactly_once(summary: &Value) {

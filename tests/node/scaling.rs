@@ -37,7 +37,7 @@ async fn assert_volumes_hold_the_data(sandbox: &Sandbox, topic: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_times_the_load_scales_up_and_its_end_scales_down_through_the_drain_and_nothing_is_lost() {
-    let sandbox = Cluster::connect().await.sandbox("scaling").await;
+    let sandbox = Cluster::shared().await.sandbox("scaling").await;
     let mut spec = small(1, &sandbox.cluster.image);
     spec["resources"] =
         json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "200m", "memory": "256Mi"}});
@@ -101,7 +101,8 @@ async fn five_times_the_load_scales_up_and_its_end_scales_down_through_the_drain
         );
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    let summary = job.summary(Duration::from_secs(200)).await;
+    job.finish().await;
+    let summary = job.summary(Duration::from_secs(120)).await;
     assert_exactly_once(&summary);
     let status = sandbox
         .broker("orders")
@@ -129,7 +130,7 @@ async fn five_times_the_load_scales_up_and_its_end_scales_down_through_the_drain
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_scale_down_drains_first_and_keeps_every_message() {
-    let sandbox = Cluster::connect().await.sandbox("scale-by-hand").await;
+    let sandbox = Cluster::shared().await.sandbox("scale-by-hand").await;
     let mut spec = small(3, &sandbox.cluster.image);
     spec["autoscaling"] = json!({"drain": {"settle": "2s"}});
     sandbox.apply_broker("orders", &spec).await;
@@ -202,7 +203,7 @@ async fn kubectl_scale_down_drains_first_and_keeps_every_message() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stateful_set_scaled_behind_the_operators_back_is_put_back_and_loses_no_volume() {
-    let sandbox = Cluster::connect().await.sandbox("behind").await;
+    let sandbox = Cluster::shared().await.sandbox("behind").await;
     sandbox
         .apply_broker("orders", &small(2, &sandbox.cluster.image))
         .await;

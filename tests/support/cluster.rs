@@ -11,11 +11,15 @@ use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, Resource};
 use serde_json::json;
+use tokio::sync::OnceCell;
 
 use crate::sandbox::Sandbox;
 
 /// Where the operator is installed.
 pub const OPERATOR_NAMESPACE: &str = "sluice-system";
+
+/// Whether this process has installed the operator.
+static INSTALLED: OnceCell<()> = OnceCell::const_new();
 
 /// The cluster, with the operator installed.
 pub struct Cluster {
@@ -30,17 +34,30 @@ fn variable(name: &str) -> String {
 }
 
 impl Cluster {
-    /// Connects, and installs the charts: whatever the test before left, each starts with a whole operator.
-    pub async fn connect() -> Self {
+    /// For a test that leaves the operator and the nodes as they are: others run beside it. Installs the charts once.
+    pub async fn shared() -> Self {
+        let cluster = Self::connect().await;
+        INSTALLED
+            .get_or_init(|| async { cluster.install_operator(&[]) })
+            .await;
+        cluster
+    }
+
+    /// For a test of `alone`. Installs the charts: whatever the test before left, each starts with a whole operator.
+    pub async fn alone() -> Self {
+        let cluster = Self::connect().await;
+        cluster.install_operator(&[]);
+        cluster
+    }
+
+    async fn connect() -> Self {
         let name = variable("SLUICE_TEST_CLUSTER");
         let image = variable("SLUICE_TEST_IMAGE");
         let path = script(&["kubeconfig", "--name", &name]);
         let kubeconfig = Kubeconfig::read_from(path.trim()).expect("the cluster's kubeconfig");
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
         let client = Client::try_from(config.expect("a usable kubeconfig")).expect("a client");
-        let cluster = Self { client, image, name };
-        cluster.install_operator(&[]);
-        cluster
+        Self { client, image, name }
     }
 
     /// Installs or upgrades both charts with the image under test, and waits until the operator is ready.
@@ -115,8 +132,9 @@ impl Cluster {
         script(&[&["run", "--name", &self.name, "--node", node, "--"], command].concat())
     }
 
-    /// `kill -9` of the process in a pod's only container, as the kernel's out-of-memory killer would.
-    pub fn kill(&self, pod: &Pod) {
+    /// Sends a signal to the process in a pod's only container: `SIGKILL`, as the kernel's out-of-memory killer would, or
+    /// another.
+    pub fn signal(&self, pod: &Pod, signal: &str) {
         let status = pod.status.as_ref().expect("a status");
         let containers = status.container_statuses.as_ref().expect("its containers");
         let id = containers[0].container_id.as_ref().expect("a running container");
@@ -135,7 +153,7 @@ impl Cluster {
                 "tasks",
                 "kill",
                 "--signal",
-                "SIGKILL",
+                signal,
                 id,
             ],
         );

@@ -238,6 +238,14 @@ impl Job<'_> {
         .await;
     }
 
+    /// Tells it to finish, as Ctrl-C would.
+    pub async fn finish(&self) {
+        let pod = self.sandbox.api::<Pod>().get(&self.name).await;
+        self.sandbox
+            .cluster
+            .signal(&pod.expect("reading the pod"), "SIGINT");
+    }
+
     /// Waits until it ends; its exit code and what it printed.
     pub async fn end(&self, within: Duration) -> (i32, String) {
         let pods = self.sandbox.api::<Pod>();

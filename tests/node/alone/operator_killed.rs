@@ -57,7 +57,7 @@ where
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_that_dies_after_every_single_write_finishes_a_scale_up_and_a_scale_down() {
-    let sandbox = Cluster::connect().await.sandbox("operator-killed").await;
+    let sandbox = Cluster::alone().await.sandbox("operator-killed").await;
     let image = sandbox.cluster.image.clone();
     let spec = |replicas| {
         let mut spec = small(replicas, &image);
@@ -86,7 +86,7 @@ async fn an_operator_that_dies_after_every_single_write_finishes_a_scale_up_and_
         "--rate",
         "200",
         "--duration",
-        "180s",
+        "600s",
     ];
     let more = [
         "--producer-id",
@@ -119,7 +119,8 @@ async fn an_operator_that_dies_after_every_single_write_finishes_a_scale_up_and_
 
     sandbox.cluster.install_operator(&[]);
     sandbox.ready("orders", 1).await;
-    assert_exactly_once(&job.summary(Duration::from_secs(360)).await);
+    job.finish().await;
+    assert_exactly_once(&job.summary(Duration::from_secs(180)).await);
     sandbox.remove().await;
 }
 

@@ -1,4 +1,4 @@
-//! The charts: install, upgrade, uninstall; and a namespace that ends with everything in it.
+//! The charts: install, upgrade, uninstall.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::{assert_exactly_once, small};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_of_the_operator_restarts_no_broker_and_an_uninstall_keeps_brokers_and_definitions() {
-    let sandbox = Cluster::connect().await.sandbox("helm").await;
+    let sandbox = Cluster::alone().await.sandbox("helm").await;
     // Without an image of its own, the broker gets the operator's: that must be settled once.
     let mut spec = small(2, "");
     spec["image"] = serde_json::json!("");
@@ -86,18 +86,5 @@ async fn an_upgrade_of_the_operator_restarts_no_broker_and_an_uninstall_keeps_br
     sandbox.cluster.install_operator(&[]);
     sandbox.ready("orders", 2).await;
     assert_eq!(running().await, before);
-    sandbox.remove().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_with_everything_in_it_ends() {
-    let sandbox = Cluster::connect().await.sandbox("leaving").await;
-    sandbox
-        .apply_broker("orders", &small(2, &sandbox.cluster.image))
-        .await;
-    sandbox.apply_topic("events", "orders", 4).await;
-    sandbox.ready("orders", 2).await;
-    sandbox.assigned("events").await;
-    // Panics when it is not gone in 90 seconds.
     sandbox.remove().await;
 }

@@ -36,7 +36,7 @@ fn node_of(pod: &Pod) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_cut_off_for_a_minute_loses_nothing_and_all_is_ready_again_without_help() {
-    let sandbox = Cluster::connect().await.sandbox("nodes").await;
+    let sandbox = Cluster::alone().await.sandbox("nodes").await;
     sandbox
         .apply_broker("orders", &small(3, &sandbox.cluster.image))
         .await;
