@@ -6,4 +6,5 @@ cd "$(dirname "$0")/.."
 dev/install.sh
 image=${SLUICE_IMAGE:-$(cat "${CARGO_TARGET_DIR:-target}/image/name")}
 eval "$(dev/cluster/cluster env)"
-SLUICE_IMAGE=$image cargo run --quiet --locked --example demo -- "$@"
+demo=$(dev/static.sh --example demo)
+SLUICE_IMAGE=$image "$demo" "$@"

@@ -4,15 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${CARGO_TARGET_DIR:-target}/image
-triple=$(rustc -vV | sed -n 's/^host: //p')
-case $triple in
-  *-linux-*) ;;
-  *) echo "image: built on Linux only, not on $triple" >&2 && exit 1 ;;
-esac
-# With --target the flag is not used for procedural macros, which cannot be static.
-RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --locked --release --bin sluice --target "$triple" >&2
+executable=$(dev/static.sh --bin sluice)
 mkdir -p "$out/context"
-cp "${CARGO_TARGET_DIR:-target}/$triple/release/sluice" "$out/context/sluice"
+cp "$executable" "$out/context/sluice"
 name=localhost/sluice:$(sha256sum "$out/context/sluice" | cut -c1-12)
 if [[ -e $out/sluice.tar && $(cat "$out/name" 2>/dev/null) == "$name" ]]; then
   echo "$name"
