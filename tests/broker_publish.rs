@@ -367,6 +367,7 @@ async fn the_counters_of_the_pressure_report_only_grow_and_say_what_happened() {
                 report.publisher_active_nanos,
                 report.consumer_starved_nanos,
                 report.delivered_messages,
+                report.requests,
             ]
         };
         for (before, after) in counters(&last).into_iter().zip(counters(&next)) {
@@ -379,9 +380,10 @@ async fn the_counters_of_the_pressure_report_only_grow_and_say_what_happened() {
         (
             report.accepted_messages,
             report.acked_messages,
-            report.acked_bytes
+            report.acked_bytes,
+            report.requests
         ),
-        (50, 50, 250)
+        (50, 50, 250, 5)
     );
     assert!(
         report.commits > 0 && report.commit_nanos > 0 && report.append_nanos > 0,

@@ -13,6 +13,9 @@ pub struct Counters {
     pub acked_bytes: Counter,
     /// Bytes (key, headers, body) taken from publishers.
     pub bytes_in: Counter,
+    /// Batches of publish streams, requests of subscribe streams and calls of Send: each costs its part, however many
+    /// messages it carries.
+    pub requests: Counter,
     /// Bytes (key, headers, body) delivered to consumers.
     pub bytes_out: Counter,
     /// Group commits.

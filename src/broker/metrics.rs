@@ -62,6 +62,11 @@ impl Collector for BrokerMetrics {
                 "Bytes of messages delivered to consumers",
                 counters.bytes_out.get(),
             ),
+            (
+                "requests",
+                "Batches of publishers, requests of consumers and calls of Send",
+                counters.requests.get(),
+            ),
             ("commits", "Group commits", counters.commits.get()),
             (
                 "delivered_messages",

@@ -66,6 +66,7 @@ impl Reporter {
             rejected_messages: counters.rejected_messages.get(),
             forwarded_messages: counters.forwarded_messages.get(),
             acked_bytes: counters.acked_bytes.get(),
+            requests: counters.requests.get(),
             cpu_quota_nanos: self.cpu_quota_nanos,
             channel_messages,
             channel_bytes,

@@ -7,8 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::counters::Interval;
+use super::counters::{BrokerGauges, Interval};
 use super::policy::ChannelPolicy;
+use super::processor::Processor;
 use super::window::{History, Sample};
 
 /// The part of publishers' time without credit from which they count as blocked throughout.
@@ -29,7 +30,7 @@ pub struct Costs {
     pub byte: f64,
     /// Bytes of a message, on average.
     pub bytes_per_message: f64,
-    /// CPU of a message, everything included.
+    /// CPU of a message, everything included, at the load that it was measured at.
     pub cpu: f64,
 }
 
@@ -110,6 +111,24 @@ impl Costs {
         } else {
             f64::INFINITY
         }
+    }
+
+    /// The same, with the CPU of a message in requests as large as they get: the credit of a publish stream, which is its part
+    /// of a channel that holds as much as the target delay allows.
+    fn batched(self, processor: &Processor, channel: &ChannelPolicy, gauges: &BrokerGauges) -> Self {
+        let most = f64::from(channel.largest_batch());
+        let streams = gauges.publish_streams.max(1) as f64;
+        let mut batched = Self {
+            cpu: processor.of_a_message(most / streams),
+            ..self
+        };
+        // Smaller requests make for a lower rate, and that for less credit; twice is close enough.
+        for _ in 0..2 {
+            let rate = batched.cpu_rate(cores(gauges.cpu_quota_nanos));
+            let credit = (rate * channel.target_queue_delay.as_secs_f64()).min(most) / streams;
+            batched.cpu = processor.of_a_message(credit);
+        }
+        batched
     }
 
     /// The smaller of both rates; `None` where neither says anything.
@@ -228,10 +247,15 @@ where
     let (mut lowest, mut highest) = (f64::INFINITY, 0.0_f64);
     for &history in histories {
         let intervals = samples(history).map(|sample| &sample.interval);
-        let Some((costs, total)) = Costs::measure_with_sum(intervals) else {
+        let Some((costs, total)) = Costs::measure_with_sum(intervals.clone()) else {
             continue;
         };
-        let quota = history.latest(0).map_or(0.0, |s| cores(s.gauges.cpu_quota_nanos));
+        let gauges = history.latest(0).map(|sample| sample.gauges).unwrap_or_default();
+        let costs = match Processor::measure(intervals, &total) {
+            Some(processor) => costs.batched(&processor, channel, &gauges),
+            None => costs,
+        };
+        let quota = cores(gauges.cpu_quota_nanos);
         let Some(rate) = costs.rate(costs.largest_batch(channel), quota) else {
             continue;
         };
@@ -263,7 +287,6 @@ pub fn busy(interval: &Interval, gauges_quota_nanos: u64, capacity: Option<f64>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scaling::counters::BrokerGauges;
     use crate::scaling::time::Time;
 
     /// A second at `rate` messages of `bytes` in batches of `batch`: a commit takes 1 ms, a message 10 µs and 5 ns a

@@ -17,6 +17,12 @@ pub struct BrokerCounters {
     pub acked_messages: u64,
     /// Bytes of the messages acknowledged.
     pub acked_bytes: u64,
+    /// Batches of publishers and requests of consumers; 0 where the broker does not say.
+    #[serde(default)]
+    pub requests: u64,
+    /// Messages delivered to consumers, again and again included; 0 where the recording does not say.
+    #[serde(default)]
+    pub delivered_messages: u64,
     /// Commits to the log.
     pub commits: u64,
     /// Nanoseconds in fdatasync.
@@ -48,6 +54,9 @@ pub struct BrokerGauges {
     pub sojourn_p99_nanos: u64,
     /// Messages that no group is done with.
     pub unconsumed_messages: u64,
+    /// Publish streams that are open; 0 where the recording does not say.
+    #[serde(default)]
+    pub publish_streams: u64,
 }
 
 /// What one broker did between two reports, or in several such intervals together.
@@ -61,6 +70,12 @@ pub struct Interval {
     pub acked: u64,
     /// Bytes acknowledged.
     pub acked_bytes: u64,
+    /// Batches of publishers and requests of consumers.
+    #[serde(default)]
+    pub requests: u64,
+    /// Messages delivered to consumers.
+    #[serde(default)]
+    pub delivered: u64,
     /// Commits.
     pub commits: u64,
     /// Nanoseconds in fdatasync.
@@ -91,6 +106,8 @@ pub fn difference(previous: &BrokerCounters, current: &BrokerCounters) -> Option
         accepted: grown(|c| c.accepted_messages)?,
         acked: grown(|c| c.acked_messages)?,
         acked_bytes: grown(|c| c.acked_bytes)?,
+        requests: grown(|c| c.requests)?,
+        delivered: grown(|c| c.delivered_messages)?,
         commits: grown(|c| c.commits)?,
         commit_nanos: grown(|c| c.commit_nanos)?,
         append_nanos: grown(|c| c.append_nanos)?,
@@ -108,6 +125,8 @@ impl AddAssign<&Interval> for Interval {
         add(&mut self.accepted, other.accepted);
         add(&mut self.acked, other.acked);
         add(&mut self.acked_bytes, other.acked_bytes);
+        add(&mut self.requests, other.requests);
+        add(&mut self.delivered, other.delivered);
         add(&mut self.commits, other.commits);
         add(&mut self.commit_nanos, other.commit_nanos);
         add(&mut self.append_nanos, other.append_nanos);

@@ -17,6 +17,7 @@ mod guards;
 mod jump;
 mod observed;
 pub mod policy;
+pub mod processor;
 mod replicas;
 mod seen;
 pub mod simulation;

@@ -12,6 +12,7 @@ use super::policy::Policy;
 use super::state::State;
 use super::time::Time;
 use super::trend::Trend;
+use super::window::History;
 
 /// Seconds of reports that a mean must cover to be acted on.
 pub(super) const SHORTEST_MEAN: f64 = 30.0;
@@ -55,11 +56,16 @@ impl<'a> View<'a> {
         let measured = state.histories.measured(observed, staleness, now);
         let all = state.histories.all();
         let correction = state.durable.correction;
-        // What was seen is the least that a broker can do, whatever the model says.
-        let seen = state.durable.seen.rate();
+        // What was seen is the least that a broker can do, whatever the model says; and the most, where it was a limit and the
+        // model speaks of requests that are larger than any that were seen.
+        let seen = state.durable.seen;
+        let counts_requests = |history: &&History| history.latest(0).is_some_and(|s| s.interval.requests > 0);
+        let is_limited = seen.is_limit() && all.iter().any(counts_requests);
         let rate = |capacity: Option<Capacity>| {
-            let modelled = capacity.map_or(0.0, |capacity| capacity.per_broker);
-            Some(modelled.max(seen)).filter(|rate| *rate > 0.0)
+            let modelled = capacity
+                .filter(|_| !is_limited)
+                .map_or(0.0, |capacity| capacity.per_broker);
+            Some(modelled.max(seen.rate())).filter(|rate| *rate > 0.0)
         };
         let capacity_mean = rate(capacity::estimate(
             &all,

@@ -34,6 +34,7 @@ impl Session {
     /// The client sent more than its credit: the stream ends.
     pub(super) fn batch(&mut self, batch: pb::PublishBatch) -> Result<(), Status> {
         let now = Instant::now();
+        self.shared.counters.requests.add(1);
         self.clock.batch(now, Duration::from_nanos(batch.waited_nanos));
         if batch.payloads.is_empty() {
             return Ok(());

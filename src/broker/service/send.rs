@@ -92,6 +92,7 @@ async fn store(
         }
     }
     shared.counters.bytes_in.add(total);
+    shared.counters.requests.add(1);
     let Some(_reserved) = shared.inflight.reserve(total) else {
         let text = "the broker holds as many bytes as it may (limits.maxInflightBytes); try again later";
         shared.refusals.count_many(Reason::Inflight, count as u64, &text);

@@ -191,7 +191,10 @@ impl Session {
                     self.follow_owners();
                 }
                 request = requests.message() => match request? {
-                    Some(request) => self.take(request)?,
+                    Some(request) => {
+                        self.shared.counters.requests.add(1);
+                        self.take(request)?;
+                    }
                     None => break,
                 },
                 results = poll_optional(&mut self.settling), if !self.settling_tokens.is_empty() => {

@@ -68,6 +68,8 @@ pub fn to_report(report: &PressureReport, received: Time) -> Report {
             accepted_messages: report.accepted_messages,
             acked_messages: report.acked_messages,
             acked_bytes: report.acked_bytes,
+            requests: report.requests,
+            delivered_messages: report.delivered_messages,
             commits: report.commits,
             commit_nanos: report.commit_nanos,
             append_nanos: report.append_nanos,
@@ -83,6 +85,7 @@ pub fn to_report(report: &PressureReport, received: Time) -> Report {
             sojourn_min_nanos: report.sojourn_min_nanos,
             sojourn_p99_nanos: report.sojourn_p99_nanos,
             unconsumed_messages: report.unconsumed_messages,
+            publish_streams: report.publish_streams,
         },
     }
 }

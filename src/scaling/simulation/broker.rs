@@ -262,6 +262,7 @@ impl Broker {
             },
             sojourn_p99_nanos: nanos(self.most_wait),
             unconsumed_messages: self.unconsumed.round() as u64,
+            publish_streams: STREAMS as u64,
         };
     }
 }

@@ -56,8 +56,8 @@ fn counter() -> impl Strategy<Value = u64> {
 }
 
 fn report() -> impl Strategy<Value = Option<Report>> {
-    let counters = prop::array::uniform12(counter());
-    let gauges = prop::array::uniform6(counter());
+    let counters = prop::array::uniform14(counter());
+    let gauges = prop::array::uniform7(counter());
     prop::option::of(
         (0..300_000_u64, 0..3_u64, counters, gauges).prop_map(|(received, boot_id, c, g)| Report {
             received: Time::from_millis(received),
@@ -74,6 +74,8 @@ fn report() -> impl Strategy<Value = Option<Report>> {
                 publisher_blocked_nanos: c[8],
                 publisher_active_nanos: c[9],
                 consumer_starved_nanos: c[10],
+                requests: c[11],
+                delivered_messages: c[12],
             },
             gauges: BrokerGauges {
                 cpu_quota_nanos: g[0],
@@ -82,6 +84,7 @@ fn report() -> impl Strategy<Value = Option<Report>> {
                 sojourn_min_nanos: g[3],
                 sojourn_p99_nanos: g[4],
                 unconsumed_messages: g[5],
+                publish_streams: g[6],
             },
         }),
     )

@@ -1,0 +1,166 @@
+//! `cargo run --release --example capacity [QUICK]`: what the operator says that a broker can do, at 5, 30 and 70 % of the load, beside what
+//! the same broker then does at saturation. Needs root, for a cgroup with a CPU quota.
+//!
+//! Each broker is a process of its own under a quota of 200m or 1 core; the load is `sluice bench`. Its reports come over gRPC, and each
+//! load begins with an empty memory, so that nothing is known but what the reports of that load say.
+
+#[path = "../real/mod.rs"]
+mod real;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use real::broker::Broker;
+use real::reports::{Reports, observed};
+use sluice::operator::scaling::now;
+use sluice::pb::Durability;
+use sluice::scaling::counters::{Interval, difference};
+use sluice::scaling::{BrokerCounters, ChannelMode, Mode, Policy, State, decide};
+
+/// What the fast loop comes to for the smaller brokers here: 100 ms of what they can do.
+const CHANNEL: u32 = 1_024;
+const PUBLISHERS: &str = "6";
+const PARTS: [u64; 3] = [5, 30, 70];
+
+fn main() -> ExitCode {
+    if let Some(code) = real::as_sluice() {
+        return code;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    let result = runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(run()));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<()> {
+    let quick = std::env::args().nth(1).is_some();
+    let seconds = if quick { 6 } else { 15 };
+    println!(
+        "Load average before: {}. {seconds} s for each load, a channel of {CHANNEL}, {PUBLISHERS} publishers.\n",
+        real::load_average()
+    );
+    println!(
+        "| CPU | durability | bytes | load % | acked/s | messages a request | messages a commit | commit µs | CPU µs a message | quota used % | estimate/s | saturated/s | error % |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    for millicores in [200, 1_000] {
+        for durability in [Durability::Fsync, Durability::Memory] {
+            for bytes in [64, 1_024, 16_384] {
+                broker(millicores, durability, bytes, seconds).await?;
+            }
+        }
+    }
+    println!(
+        "\nWhere less than 80 % of the quota is used at saturation, the load could not saturate this broker: the error says nothing."
+    );
+    println!("\nLoad average after: {}.", real::load_average());
+    Ok(())
+}
+
+/// One broker: saturated, then the three loads.
+async fn broker(millicores: u64, durability: Durability, bytes: u64, seconds: u64) -> Result<()> {
+    let broker = Broker::start(millicores, durability, CHANNEL)?;
+    let mut reports = Reports::of(broker.control).await?;
+    let saturated = measure(
+        &broker,
+        &mut reports,
+        &Load {
+            rate: 0,
+            bytes,
+            seconds,
+        },
+    )
+    .await?;
+    let most = saturated.interval.acked_rate();
+    for part in PARTS {
+        // What was queued is gone, and so is what the disk had to write behind it.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let rate = ((most * part as f64 / 100.0) as u64).max(1);
+        let measured = measure(&broker, &mut reports, &Load { rate, bytes, seconds }).await?;
+        print(millicores, durability, bytes, &part.to_string(), &measured, most);
+    }
+    print(millicores, durability, bytes, "saturated", &saturated, most);
+    Ok(())
+}
+
+struct Load {
+    rate: u64,
+    bytes: u64,
+    seconds: u64,
+}
+
+struct Measured {
+    interval: Interval,
+    estimate: Option<u64>,
+}
+
+/// Runs a load, and decides on each report with a memory that began with it.
+async fn measure(broker: &Broker, reports: &mut Reports, load: &Load) -> Result<Measured> {
+    let arguments = [
+        "--rate",
+        &load.rate.to_string(),
+        "--size",
+        &load.bytes.to_string(),
+        "--publishers",
+        PUBLISHERS,
+        "--duration",
+        &format!("{}s", load.seconds + 2),
+    ]
+    .map(str::to_owned);
+    let running = broker.load(&arguments)?;
+    let mut policy = Policy::default();
+    policy.autoscaling.mode = Mode::Recommend;
+    policy.channel.mode = ChannelMode::Fixed;
+    policy.channel.capacity = CHANNEL;
+    let mut state = State::new(now());
+    let mut first: Option<BrokerCounters> = None;
+    let mut measured = Measured {
+        interval: Interval::default(),
+        estimate: None,
+    };
+    // The first two seconds are the load's start.
+    for second in 0..load.seconds + 2 {
+        let (_, report) = reports.next().await?;
+        if second < 2 {
+            first = Some(report.counters);
+            continue;
+        }
+        let decision = decide(&policy, &observed(report, CHANNEL), &mut state, report.received);
+        measured.estimate = decision.inputs.capacity_per_broker;
+        if let Some(interval) = first
+            .as_ref()
+            .and_then(|first| difference(first, &report.counters))
+        {
+            measured.interval = interval;
+        }
+    }
+    running.lines().await?;
+    Ok(measured)
+}
+
+fn print(millicores: u64, durability: Durability, bytes: u64, part: &str, measured: &Measured, most: f64) {
+    let interval = &measured.interval;
+    let per = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+    let estimate = measured.estimate.map_or(f64::NAN, |estimate| estimate as f64);
+    println!(
+        "| {millicores}m | {durability:?} | {bytes} | {part} | {:.0} | {:.1} | {:.1} | {:.0} | {:.1} | {:.0} | {estimate:.0} | {most:.0} | {:+.0} |",
+        interval.acked_rate(),
+        per(interval.acked, interval.requests),
+        interval.batch(),
+        per(interval.commit_nanos, interval.commits) / 1e3,
+        per(interval.cpu_nanos, interval.acked) / 1e3,
+        interval.cores() / millicores as f64 * 1e5,
+        (estimate / most - 1.0) * 100.0,
+    );
+}
