@@ -19,7 +19,8 @@ pub(crate) const BROKER: &str = "orders";
 pub(crate) const TOPIC: &str = "events";
 /// How long a broker may take to tell what it has done.
 const PATIENCE: Duration = Duration::from_millis(500);
-const MANIFEST: &str = include_str!("broker.yaml");
+/// The MessageBroker and the MessageTopic.
+pub(crate) const MANIFEST: &str = include_str!("broker.yaml");
 
 /// Printed at the end.
 pub(crate) const LOOK_AROUND: &str = "\
@@ -141,10 +142,15 @@ impl Stage {
             ["--producer-id", "demo", "--drain-timeout", "60s", "--output=json"],
         ]
         .concat();
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "load"},
+        self.start_pod("load", &arguments).await
+    }
+
+    /// Runs the executable with these arguments in a pod, once.
+    pub(crate) async fn start_pod(&self, name: &str, arguments: &[&str]) -> Result<()> {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": name},
             "spec": {"restartPolicy": "Never", "automountServiceAccountToken": false,
                 "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
-                "containers": [{"name": "load", "image": self.image, "args": arguments,
+                "containers": [{"name": name, "image": self.image, "args": arguments,
                     "imagePullPolicy": "IfNotPresent",
                     "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
                         "capabilities": {"drop": ["ALL"]}}}]}}))?;
@@ -152,7 +158,7 @@ impl Stage {
         self.until("the load to start", Duration::from_secs(60), async || {
             let phase = self
                 .pods()
-                .get("load")
+                .get(name)
                 .await?
                 .status
                 .and_then(|status| status.phase);
@@ -211,7 +217,8 @@ impl Stage {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
 
-    fn pods(&self) -> Api<Pod> {
+    /// The pods of the demo's namespace.
+    pub(crate) fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
 }
