@@ -105,7 +105,9 @@ impl Seen<'_> {
     /// How fast the brokers answered the first rise of the load.
     pub(crate) fn answer(&self) -> Answer {
         let rise = self.scenario.changes_at().as_secs_f64();
-        let first = self.looks.first().map_or(0, |look| look.replicas);
+        // Brokers that were there before the load rose are no answer to it.
+        let before = self.during().take_while(|look| self.at(look) < rise).last();
+        let first = before.map_or(0, |look| look.replicas);
         let patched = self
             .during()
             .find(|look| self.at(look) >= rise && look.replicas > first);
