@@ -179,7 +179,8 @@ async fn play(image: &str, scenario: &Scenario, rate: f64) -> Result<Row> {
         scenario,
     };
     let answer = seen.answer();
-    let start_seconds = answer.patched_to_ready.map_or(3.0, |seconds| seconds + 1.0);
+    // Where no broker came, it plays no part in the prediction unless that adds some.
+    let start_seconds = seen.start_seconds().unwrap_or(5.0);
     let spec = stage::MANIFEST.split("---").next().unwrap_or_default();
     let predicted = row::predict(&row::folder(), scenario, spec, rate, start_seconds)?;
     let status = stage.broker().await?.status.unwrap_or_default();

@@ -146,6 +146,17 @@ impl Seen<'_> {
         }
     }
 
+    /// From the first scale-up to all its brokers Ready, in seconds, whenever that was.
+    pub(crate) fn start_seconds(&self) -> Option<f64> {
+        let first = self.looks.first()?.desired;
+        let decided = self.looks.iter().find(|look| look.desired > first)?;
+        let ready = self
+            .looks
+            .iter()
+            .find(|look| look.at >= decided.at && look.ready >= decided.desired)?;
+        Some(ready.at.duration_since(decided.at).as_secs_f64())
+    }
+
     fn large_seconds(&self) -> f64 {
         let first = self.scenario.steps.first().map_or(0, |(rate, _)| *rate);
         let large = self.scenario.steps.iter().filter(|(rate, _)| *rate > first);
