@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds what is compared and runs the measurements: bench.sh [--quick] [OPTIONS of `sluice-benches run`].
-# With QUICK=1: about five minutes. Results in target/bench; the full run also writes docs/benchmarks.md.
+# With QUICK=1: about five minutes. Results in target/bench; the full run also writes docs/benchmarks.md, for which
+# parts that are not measured now are taken from their last full run: `bench.sh --only PART,...` renews some.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=${SLUICE_CACHE:-${HOME:-/var/cache}/.cache/sluice}/bench
@@ -28,7 +29,7 @@ tool() {
   GOBIN=$folder GOFLAGS=-mod=mod go install "$module@v$version" >&2
 }
 
-need java openjdk-17-jre-headless
+need javac openjdk-17-jdk-headless
 need mvn maven
 need valgrind valgrind
 command -v go >/dev/null || { say "needs Go 1.26"; exit 1; }
@@ -43,6 +44,10 @@ if [[ ! -d $kafka ]]; then
   mvn -q -B -f benches/peers/kafka/pom.xml org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
     -DincludeScope=runtime -DoutputDirectory="$kafka.part" >&2
   mv "$kafka.part" "$kafka"
+fi
+kafka_load=$cache/kafka-load-$(sha256sum benches/peers/kafka/Load.java | cut -c1-12)
+if [[ ! -f $kafka_load/Load.class ]]; then
+  javac -d "$kafka_load" -cp "$kafka/*" benches/peers/kafka/Load.java >&2
 fi
 say "building the programs"
 (cd benches/peers/grpc-go && go build -o "$cache/grpc-go" .) >&2
@@ -66,4 +71,4 @@ export RUST_BACKTRACE=0
 exec "$target/release/sluice-benches" run "${quick[@]}" "${report[@]}" --command "$command" \
   --sluice "$target/release/sluice" --cuts "$cuts" --out "$target/bench" \
   --grpc-go "$cache/grpc-go" --nats-server "$cache/nats-server-$nats_server/nats-server" \
-  --nats "$cache/nats-$nats_cli/nats" --kafka "$kafka" "$@"
+  --nats "$cache/nats-$nats_cli/nats" --kafka "$kafka" --kafka-load "$kafka_load" "$@"

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One comparison of a bar.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Measured {
     what: String,
     value: f64,
-    unit: &'static str,
+    unit: String,
     /// The most that is allowed, or the least that is wanted.
     limit: f64,
     is_least: bool,
@@ -30,6 +30,14 @@ struct Bar {
     notes: Vec<String>,
     /// How many comparisons the whole bar is.
     #[serde(skip)]
+    whole: Option<usize>,
+}
+
+/// What one measurement found of a bar: its part of [`Bars`], as it is kept between runs.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Found {
+    measured: Vec<Measured>,
+    notes: Vec<String>,
     whole: Option<usize>,
 }
 
@@ -87,20 +95,13 @@ impl Bars {
     }
 
     /// Something that must not be more than `limit`.
-    pub(crate) fn at_most(
-        &mut self,
-        name: &'static str,
-        what: &str,
-        value: f64,
-        limit: f64,
-        unit: &'static str,
-    ) {
+    pub(crate) fn at_most(&mut self, name: &'static str, what: &str, value: f64, limit: f64, unit: &str) {
         self.enter(
             name,
             Measured {
                 what: what.to_owned(),
                 value,
-                unit,
+                unit: unit.to_owned(),
                 limit,
                 is_least: false,
                 met: value <= limit,
@@ -109,20 +110,13 @@ impl Bars {
     }
 
     /// Something that must not be less than `limit`.
-    pub(crate) fn at_least(
-        &mut self,
-        name: &'static str,
-        what: &str,
-        value: f64,
-        limit: f64,
-        unit: &'static str,
-    ) {
+    pub(crate) fn at_least(&mut self, name: &'static str, what: &str, value: f64, limit: f64, unit: &str) {
         self.enter(
             name,
             Measured {
                 what: what.to_owned(),
                 value,
-                unit,
+                unit: unit.to_owned(),
                 limit,
                 is_least: true,
                 met: value >= limit,
@@ -141,6 +135,29 @@ impl Bars {
     pub(crate) fn whole(&mut self, name: &'static str, comparisons: usize) {
         if let Some(bar) = self.0.get_mut(name) {
             bar.whole = Some(comparisons);
+        }
+    }
+
+    /// What was found, by the name of the bar.
+    pub(crate) fn found(self) -> BTreeMap<String, Found> {
+        let found = self.0.into_iter().map(|(name, bar)| {
+            let found = Found {
+                measured: bar.measured,
+                notes: bar.notes,
+                whole: bar.whole,
+            };
+            (name.to_owned(), found)
+        });
+        found.collect()
+    }
+
+    /// Adds what a measurement found.
+    pub(crate) fn take(&mut self, found: &BTreeMap<String, Found>) {
+        for (name, bar) in &mut self.0 {
+            let Some(found) = found.get(*name) else { continue };
+            bar.measured.extend(found.measured.iter().cloned());
+            bar.notes.extend(found.notes.iter().cloned());
+            bar.whole = bar.whole.max(found.whole);
         }
     }
 
@@ -235,6 +252,21 @@ mod tests {
         assert_eq!(bars.judged()["P2"].met, Some(true));
         bars.whole("P3", 1);
         assert_eq!(bars.judged()["P3"].met, None, "nothing was measured");
+    }
+
+    #[test]
+    fn a_bar_of_two_measurements_is_whole_with_both() {
+        let (mut one, mut other) = (Bars::new("make bench"), Bars::new("make bench"));
+        one.at_least("P4", "rate", 2.0, 1.5, "×");
+        other.at_most("P4", "p99", 0.2, 0.3, "×");
+        other.whole("P4", 2);
+        let kept = serde_json::to_string(&one.found()).unwrap();
+        let mut all = Bars::new("make bench");
+        all.take(&other.found());
+        assert_eq!(all.judged()["P4"].met, None);
+        all.take(&serde_json::from_str(&kept).unwrap());
+        assert_eq!(all.judged()["P4"].met, Some(true));
+        assert_eq!(all.judged()["P4"].measured.len(), 2);
     }
 
     #[test]

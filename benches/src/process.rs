@@ -101,9 +101,22 @@ pub(crate) async fn output(command: &mut Command, limit: Duration) -> anyhow::Re
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
-        bail!("{} from {shown}\n{text}\n{errors}", output.status);
+        bail!(
+            "{} from {shown}\n{}\n{}",
+            output.status,
+            end_of(&text),
+            end_of(&errors)
+        );
     }
     Ok(text)
+}
+
+/// What was said last: a thousand clients that fail say the same a thousand times.
+fn end_of(text: &str) -> &str {
+    const MOST: usize = 2000;
+    let from = text.len().saturating_sub(MOST);
+    let from = (from..text.len()).find(|at| text.is_char_boundary(*at));
+    from.map_or("", |from| text.get(from..).unwrap_or_default())
 }
 
 /// A command as one would type it.

@@ -1,4 +1,4 @@
-//! A consumer that stalls beside a publisher that floods (P6), and streams that are cut at any point (P7).
+//! A consumer that stalls beside a publisher that floods (P6).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,14 +8,12 @@ use ::sluice::pb::subscribe_request::Request;
 use ::sluice::pb::{ConsumerCredit, StartPosition, SubscribeOpen, SubscribeRequest, start_position};
 use anyhow::Context as _;
 use serde::Serialize;
-use tokio::process::Command;
 use tonic::transport::Endpoint;
 
 use super::{Bench, settle};
 use crate::bars::Bars;
 use crate::peers::sluice::{self, Settings};
 use crate::proc;
-use crate::process;
 use crate::report::{Section, Table, spread};
 use crate::stats::Spread;
 
@@ -35,29 +33,14 @@ struct Flood {
     peak_rss: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct Cuts {
-    count: u64,
-    before: f64,
-    after: f64,
-}
-
 pub(super) async fn measure(bench: &Bench, bars: &mut Bars) -> anyhow::Result<Section> {
     let mut floods: Vec<Flood> = Vec::new();
-    for _ in 0..bench.either(1, 3) {
+    for _ in bench.rounds() {
         for size in [64, 1024] {
             floods.push(flood(bench, size).await?);
         }
     }
     judge_floods(&floods, bars);
-    let cuts = cuts(bench).await?;
-    let growth = (cuts.after / cuts.before - 1.0) * 100.0;
-    // The test itself compares tasks, streams, permits and open files, and fails if any is left behind.
-    bars.at_most("P7", "growth of RSS, all else back exactly", growth, 5.0, " %");
-    bars.note("P7", &format!("{} streams", cuts.count));
-    if cuts.count >= 1_000_000 {
-        bars.whole("P7", 1);
-    }
     let mut table = Table::new(&[
         "message size",
         "others' p99 alone ms",
@@ -79,14 +62,10 @@ pub(super) async fn measure(bench: &Bench, bars: &mut Bars) -> anyhow::Result<Se
     }
     let text = format!(
         "### A stalled consumer and a flood (P6)\n\nA consumer grants credit without end and reads nothing; a publisher goes as fast as credit \
-         allows; another client publishes and receives {VICTIM_RATE}/s on a topic of its own.\n\n{}\n### Streams cut at random points \
-         (P7)\n\n{} streams: RSS {:.1} MB before, {:.1} MB after ({growth:+.1} %); tasks, streams, permits and open files as before.\n",
-        table.text(),
-        cuts.count,
-        cuts.before / 1e6,
-        cuts.after / 1e6,
+         allows; another client publishes and receives {VICTIM_RATE}/s on a topic of its own.\n\n{}",
+        table.text()
     );
-    Section::new("abuse", text).figures(&(floods, cuts))
+    Section::new(text).figures(&floods)
 }
 
 fn judge_floods(floods: &[Flood], bars: &mut Bars) {
@@ -122,7 +101,7 @@ async fn flood(bench: &Bench, size: u32) -> anyhow::Result<Flood> {
         is_memory: false,
     };
     let broker = sluice::start(&bench.programs, folder.path(), settings).await?;
-    let seconds = bench.either(3, 8);
+    let seconds = bench.either(2, 3);
     let limit = Duration::from_secs(90);
     let victim = [
         format!("--topic={}", sluice::OTHER_TOPIC),
@@ -191,38 +170,4 @@ async fn stalled_consumer(address: SocketAddr) -> anyhow::Result<impl Sized> {
         .await?
         .context("the consumer was not welcomed")?;
     Ok((responses, keep))
-}
-
-/// Runs the test that cuts streams, which compares everything itself, and reads what it printed.
-async fn cuts(bench: &Bench) -> anyhow::Result<Cuts> {
-    let count = bench.either(20_000, 1_000_000);
-    let mut command = Command::new(&bench.programs.cuts);
-    command
-        .args([
-            "--ignored",
-            "--exact",
-            "a_million_cuts_leave_nothing_behind",
-            "--nocapture",
-        ])
-        .env("CUTS", count.to_string());
-    let text = process::output(&mut command, Duration::from_secs(900)).await?;
-    // `1000000 cuts in ...: memory 1234 KiB before, 1240 KiB after (+0.5 %), ...`
-    let line = text
-        .lines()
-        .find(|line| line.contains(" cuts in "))
-        .with_context(|| format!("the test printed something else than expected:\n{text}"))?;
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let before = |word: &str| -> anyhow::Result<f64> {
-        let at = words.iter().position(|one| one.trim_end_matches(',') == word);
-        let number = at.and_then(|at| words.get(at.checked_sub(2)?));
-        Ok(number
-            .with_context(|| format!("no figure before {word}: {line}"))?
-            .parse::<f64>()?
-            * 1024.0)
-    };
-    Ok(Cuts {
-        count: words.first().context("the line is empty")?.parse()?,
-        before: before("before")?,
-        after: before("after")?,
-    })
 }

@@ -31,14 +31,14 @@ struct CatchUp {
 }
 
 pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Section> {
-    let sizes: &[u64] = bench.either(&[0, 100_000], &[0, 10_000, 100_000, 1_000_000]);
+    let sizes: &[u64] = bench.either(&[0, 100_000], &[0, 10_000, 100_000, 500_000]);
     let mut recoveries = Vec::new();
     for &messages in sizes {
         recoveries.push(recovery(bench, messages).await?);
     }
     let mut caught = Vec::new();
-    for _ in 0..bench.either(1, 3) {
-        caught.push(catch_up(bench, bench.either(200_000, 1_000_000)).await?);
+    for _ in bench.rounds() {
+        caught.push(catch_up(bench, bench.either(200_000, 400_000)).await?);
     }
     let mut table = Table::new(&[
         "messages of 1 KB in the log",
@@ -84,9 +84,7 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Section> {
         table.text(),
         reading.text()
     );
-    Section::new("backlog", text)
-        .plot(plot)
-        .figures(&(recoveries, caught))
+    Section::new(text).plot(plot).figures(&(recoveries, caught))
 }
 
 fn fill(messages: u64) -> Vec<String> {
@@ -130,7 +128,7 @@ async fn catch_up(bench: &Bench, backlog: u64) -> anyhow::Result<CatchUp> {
     let broker = sluice::start(&bench.programs, folder.path(), SETTINGS).await?;
     let limit = Duration::from_secs(180);
     sluice::bench(&bench.programs, broker.address, &fill(backlog), limit).await?;
-    let seconds = bench.either(3, 6);
+    let seconds = bench.either(2, 3);
     let publishing = [
         "--mode=publish".to_owned(),
         format!("--rate={RATE}"),

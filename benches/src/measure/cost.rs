@@ -55,7 +55,7 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Section> {
          the difference of two loads, divided by the difference of their messages.\n\n{}",
         table.text()
     );
-    Section::new("cost", text).figures(&costs)
+    Section::new(text).figures(&costs)
 }
 
 async fn callgrind(bench: &Bench, batch: u32, messages: u32) -> anyhow::Result<f64> {

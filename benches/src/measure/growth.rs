@@ -29,16 +29,15 @@ struct Partitions {
 }
 
 pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Section> {
-    let seconds = bench.either(2.0, 4.0);
-    let rounds = bench.either(1, 3);
-    let counts: &[usize] = bench.either(&[1, 100, 10_000], &[1, 10, 100, 1000, 10_000]);
+    let seconds = bench.either(1.0, 1.5);
+    let counts: &[usize] = &[1, 100, 10_000];
     let mut streams = Vec::new();
     for &count in counts {
         let mut one = Streams {
             streams: count,
             runs: Vec::new(),
         };
-        for _ in 0..rounds {
+        for _ in bench.rounds() {
             let load = [
                 ("connections", count.div_ceil(STREAMS).to_string()),
                 ("streams", count.min(STREAMS).to_string()),
@@ -50,7 +49,7 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Section> {
         }
         streams.push(one);
     }
-    let counts: &[u32] = bench.either(&[1, 100, 1000], &[1, 10, 100, 1000]);
+    let counts: &[u32] = &[1, 100, 1000];
     let mut partitions = Vec::new();
     for &count in counts {
         let mut one = Partitions {
@@ -59,7 +58,7 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Section> {
             p99: Vec::new(),
             rss: Vec::new(),
         };
-        for _ in 0..rounds {
+        for _ in bench.rounds() {
             run(bench, &mut one, seconds).await?;
         }
         partitions.push(one);
@@ -140,7 +139,7 @@ fn section(streams: &[Streams], partitions: &[Partitions]) -> anyhow::Result<Sec
     let rates = partitions
         .iter()
         .map(|one| (f64::from(one.partitions), median(one.rates.clone())));
-    Section::new("growth", text)
+    Section::new(text)
         .plot(plot(
             "growth-streams",
             "Ack p99 by streams",

@@ -49,7 +49,7 @@ async fn load(bench: &Bench, is_memory: bool, rate: u64, seconds: f64) -> anyhow
 }
 
 pub(super) async fn measure(bench: &Bench, bars: &mut Bars) -> anyhow::Result<Section> {
-    let seconds = bench.either(2.5, 6.0);
+    let seconds = bench.either(1.5, 2.0);
     let mut points = Vec::new();
     for is_memory in [false, true] {
         for part in PARTS {
@@ -60,7 +60,7 @@ pub(super) async fn measure(bench: &Bench, bars: &mut Bars) -> anyhow::Result<Se
             });
         }
     }
-    for _ in 0..bench.rounds() {
+    for _ in bench.rounds() {
         for is_memory in [false, true] {
             let fastest = load(bench, is_memory, 0, seconds).await?;
             // Delivered as well as published: what both keep up with.
@@ -141,7 +141,7 @@ pub(super) async fn measure(bench: &Bench, bars: &mut Bars) -> anyhow::Result<Se
          is what is published and delivered as fast as it goes.\n\n{}",
         table.text()
     );
-    Section::new("latency", text).plot(plot).figures(&points)
+    Section::new(text).plot(plot).figures(&points)
 }
 
 fn name(is_memory: bool) -> &'static str {

@@ -13,7 +13,7 @@ use super::Bench;
 use crate::report::{Section, Table, spread};
 
 const CHUNKS: [usize; 4] = [4 << 10, 16 << 10, 128 << 10, 1 << 20];
-const FILE: u64 = 256 << 20;
+const FILE: u64 = 128 << 20;
 
 #[derive(Debug, Serialize)]
 struct Synced {
@@ -24,7 +24,7 @@ struct Synced {
 
 pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Section> {
     let folder = bench.folder()?;
-    let time = Duration::from_millis(bench.either(300, 1500));
+    let time = Duration::from_millis(bench.either(300, 600));
     let mut synced: Vec<Synced> = CHUNKS
         .map(|chunk| Synced {
             chunk,
@@ -33,7 +33,7 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Section> {
         })
         .into();
     let (mut memory, mut loopback) = (Vec::new(), Vec::new());
-    for _ in 0..bench.rounds() {
+    for _ in bench.rounds() {
         for one in &mut synced {
             let (count, seconds) = sync_loop(&folder.path().join("file"), one.chunk, time)?;
             one.micros.push(seconds * 1e6 / count as f64);
@@ -62,7 +62,7 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Section> {
         spread(memory.iter().map(|rate| rate / 1e9)),
         spread(loopback.iter().map(|rate| rate / 1e9))
     );
-    Section::new("limits", text).figures(&(synced, memory, loopback))
+    Section::new(text).figures(&(synced, memory, loopback))
 }
 
 /// Writes and syncs for some time; how often, in how many seconds.

@@ -1,4 +1,4 @@
-//! What connections and streams that are open and say nothing cost (P2, P3).
+//! What streams that are open and say nothing cost (P3).
 
 use serde::Serialize;
 
@@ -21,27 +21,20 @@ struct Point {
 }
 
 pub(super) async fn measure(bench: &Bench, bars: &mut Bars) -> anyhow::Result<Section> {
-    let most = handlers::most_connections()?;
-    let many = bench.either(most / 4, most);
-    let shapes = [(many, 1), (P3_CONNECTIONS, P3_STREAMS)];
-    let mut points = Vec::new();
-    for (connections, streams) in shapes {
-        for handler in Handler::ALL {
-            let mut point = Point {
-                handler,
-                connections,
-                streams,
-                runs: Vec::new(),
-            };
-            for _ in 0..bench.either(1, 3) {
-                let load = [
-                    ("connections", connections.to_string()),
-                    ("streams", streams.to_string()),
-                    ("rate", "0".to_owned()),
-                ];
-                point.runs.push(handlers::run(bench, handler, &load).await?);
-            }
-            points.push(point);
+    let mut points = [Handler::Sluice, Handler::Go].map(|handler| Point {
+        handler,
+        connections: P3_CONNECTIONS,
+        streams: P3_STREAMS,
+        runs: Vec::new(),
+    });
+    for _ in bench.rounds() {
+        for point in &mut points {
+            let load = [
+                ("connections", point.connections.to_string()),
+                ("streams", point.streams.to_string()),
+                ("rate", "0".to_owned()),
+            ];
+            point.runs.push(handlers::run(bench, point.handler, &load).await?);
         }
     }
     let mut table = Table::new(&[
@@ -67,26 +60,9 @@ pub(super) async fn measure(bench: &Bench, bars: &mut Bars) -> anyhow::Result<Se
             of(&|run| kilobytes(run) / run.streams as f64),
         ]);
     }
-    let of_sluice = |streams: usize| {
-        points
-            .iter()
-            .find(move |p| p.handler == Handler::Sluice && p.streams == streams)
-    };
-    if let Some(one) = of_sluice(1).and_then(|point| {
-        let slope = |run: &Loaded| {
-            run.rss_open.saturating_sub(run.rss_before) as f64 / 1024.0 / run.connections as f64
-        };
-        Spread::of(point.runs.iter().map(slope))
-    }) {
-        bars.at_most("P2", "RSS a connection with one stream", one.median, 16.0, " KB");
-        bars.note(
-            "P2",
-            &format!("slope over {many} connections; the stretch is 8.4 KB"),
-        );
-        bars.whole("P2", 1);
-    }
-    if let Some(one) = of_sluice(P3_STREAMS)
-        .and_then(|point| Spread::of(point.runs.iter().map(|run| run.rss_open as f64 / 1e6)))
+    let ours = points.iter().find(|point| point.handler == Handler::Sluice);
+    if let Some(one) =
+        ours.and_then(|point| Spread::of(point.runs.iter().map(|run| run.rss_open as f64 / 1e6)))
     {
         bars.at_most(
             "P3",
@@ -98,8 +74,8 @@ pub(super) async fn measure(bench: &Bench, bars: &mut Bars) -> anyhow::Result<Se
         bars.whole("P3", 1);
     }
     let text = format!(
-        "### Memory of open streams (P2, P3)\n\nPublish streams that are open and idle.\n\n{}",
+        "### Memory of open streams (P3)\n\nPublish streams that are open and idle.\n\n{}",
         table.text()
     );
-    Section::new("memory", text).figures(&points)
+    Section::new(text).figures(&points)
 }

@@ -3,6 +3,7 @@
 mod abuse;
 mod backlog;
 mod cost;
+mod cuts;
 mod durable;
 mod equal_rate;
 mod growth;
@@ -10,15 +11,17 @@ mod handlers;
 mod latency;
 mod limits;
 mod memory;
+mod one_by_one;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 
 use crate::bars::Bars;
 use crate::peers::Programs;
-use crate::report::{self, Section};
+use crate::report::{self, Kept, Section};
 
 /// What is measured, and where it goes.
 #[derive(Debug, Clone, Args)]
@@ -28,7 +31,8 @@ pub(crate) struct Arguments {
     /// Fewer and shorter runs of the same tables, in about five minutes.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Only these.
+    /// Only these; the report takes the others from their last run. Unless given, all but those that take longer than the
+    /// rest together.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
     /// The folder for results, and for data while it runs: the disk that is measured.
@@ -47,9 +51,9 @@ pub(crate) struct Arguments {
 pub(crate) enum Part {
     /// The machine's own limits.
     Limits,
-    /// The article's handler (P1).
+    /// The article's handler (P1), and the memory of its connections (P2).
     Handlers,
-    /// Memory of connections and streams (P2, P3).
+    /// Memory of streams (P3).
     Memory,
     /// Durable publishing as fast as it goes (P4).
     Durable,
@@ -57,8 +61,12 @@ pub(crate) enum Part {
     EqualRate,
     /// From publish to delivery (P5).
     Latency,
-    /// A stalled consumer and a flood (P6), cancelled streams (P7).
+    /// One message at a time.
+    OneByOne,
+    /// A stalled consumer and a flood (P6).
     Abuse,
+    /// Cancelled streams (P7): a million of them take six to fifteen minutes.
+    Cuts,
     /// Catching up, and starting again.
     Backlog,
     /// From one to many streams and partitions.
@@ -67,18 +75,66 @@ pub(crate) enum Part {
     Cost,
 }
 
+impl Part {
+    /// Seconds that it may take, of a full and of a quick run. What does not end in one and a half of them makes
+    /// fewer rounds, and says so.
+    fn budget(self, is_quick: bool) -> Duration {
+        let (full, quick) = match self {
+            Self::Limits => (30, 10),
+            Self::Handlers => (260, 40),
+            Self::Memory => (60, 15),
+            Self::Durable => (340, 80),
+            Self::EqualRate => (110, 25),
+            Self::Latency => (120, 25),
+            Self::OneByOne => (40, 15),
+            Self::Abuse => (70, 10),
+            Self::Cuts => (900, 20),
+            Self::Backlog => (60, 15),
+            Self::Growth => (60, 20),
+            Self::Cost => (50, 35),
+        };
+        Duration::from_secs(if is_quick { quick } else { full })
+    }
+
+    /// Whether it is measured where nobody says what is to be.
+    fn is_usual(self, is_quick: bool) -> bool {
+        is_quick || self != Self::Cuts
+    }
+
+    /// Its name on the command line and of its results.
+    fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(|| format!("{self:?}"), |value| value.get_name().to_owned())
+    }
+}
+
 /// What measurements share.
 pub(crate) struct Bench {
     pub(crate) programs: Programs,
     pub(crate) quick: bool,
     pub(crate) command: String,
     folder: tempfile::TempDir,
+    /// After that no round is begun.
+    enough: Cell<Option<Instant>>,
+    rounds_left_out: Cell<usize>,
 }
 
 impl Bench {
-    /// Runs of each peer.
-    pub(crate) fn rounds(&self) -> usize {
-        if self.quick { 1 } else { 5 }
+    /// Runs of each peer: five, where there is time for them.
+    pub(crate) fn rounds(&self) -> impl Iterator<Item = usize> + '_ {
+        let count = if self.quick { 1 } else { 5 };
+        (0..count).take_while(move |round| {
+            let goes_on = *round == 0 || self.enough.get().is_none_or(|enough| Instant::now() < enough);
+            if !goes_on {
+                self.rounds_left_out.set(count - round);
+            }
+            goes_on
+        })
+    }
+
+    fn begin(&self, budget: Duration) {
+        self.enough.set(Some(Instant::now() + budget * 3 / 2));
+        self.rounds_left_out.set(0);
     }
 
     /// One figure in the quick mode, another one otherwise.
@@ -106,47 +162,94 @@ pub(crate) async fn settle() -> anyhow::Result<()> {
 /// Measures, prints and writes.
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let out = std::path::absolute(&arguments.out)?;
-    std::fs::create_dir_all(&out)?;
+    let results = if arguments.quick {
+        out.join("quick")
+    } else {
+        out.clone()
+    };
+    std::fs::create_dir_all(&results)?;
     let bench = Bench {
         programs: arguments.programs.clone(),
         quick: arguments.quick,
         command: arguments.command.clone(),
         folder: tempfile::Builder::new().prefix("data-").tempdir_in(&out)?,
+        enough: Cell::new(None),
+        rounds_left_out: Cell::new(0),
     };
-    let mut bars = Bars::new(&arguments.command);
-    let mut sections = Vec::new();
-    let mut failures = Vec::new();
-    for &part in Part::value_variants() {
-        if !arguments.only.is_empty() && !arguments.only.contains(&part) {
+    let is_wanted = |part: Part| {
+        if arguments.only.is_empty() {
+            part.is_usual(bench.quick)
+        } else {
+            arguments.only.contains(&part)
+        }
+    };
+    let parts = Part::value_variants();
+    let budget: Duration = parts
+        .iter()
+        .filter(|part| is_wanted(**part))
+        .map(|part| part.budget(bench.quick))
+        .sum();
+    eprintln!("this may take {} minutes", budget.as_secs().div_ceil(60));
+    let (start, mut kept, mut failures) = (Instant::now(), Vec::new(), Vec::new());
+    for &part in parts {
+        let file = results.join(format!("{}.json", part.name()));
+        if !is_wanted(part) {
+            kept.push(Kept::read(&file)?.unwrap_or_else(|| not_measured(part)));
             continue;
         }
-        let start = Instant::now();
-        eprintln!("== {part:?}");
-        match measure(part, &bench, &mut bars).await {
-            Ok(section) => {
-                println!("{}", section.text);
-                section.write(&out)?;
-                sections.push(section);
+        let budget = part.budget(bench.quick);
+        eprintln!("== {}, {} s", part.name(), budget.as_secs());
+        match measure_and_keep(part, &bench, budget).await {
+            Ok(one) => {
+                println!("{}", one.text);
+                one.write(&file)?;
+                eprintln!("   {:.0} s of {}", one.seconds, budget.as_secs());
+                kept.push(one);
             }
             Err(error) => {
-                eprintln!("{part:?} failed: {error:#}");
-                let text = format!(
-                    "### {part:?}\n\nNot measured: {}\n",
-                    error.to_string().replace('\n', " ")
-                );
-                sections.push(Section::new("failed", text));
+                eprintln!("{} failed: {error:#}", part.name());
+                let why = error.to_string().replace('\n', " ");
+                kept.push(Kept::failed(&format!(
+                    "### {}\n\nNot measured: {why}\n",
+                    part.name()
+                )));
                 failures.push(part);
             }
         }
-        eprintln!("   {:.0} s", start.elapsed().as_secs_f64());
+    }
+    let mut bars = Bars::new(&arguments.command);
+    for one in &kept {
+        bars.take(&one.bars);
     }
     println!("{}", bars.table());
     bars.write(&out.join("bars.json"))?;
     let path = arguments.report.unwrap_or_else(|| out.join("benchmarks.md"));
-    report::write(&path, &bench, &bars, &sections).await?;
-    eprintln!("written: {}, {}", path.display(), out.join("bars.json").display());
+    report::write(&path, &bench, &bars, &kept).await?;
+    eprintln!(
+        "written after {} of {} s: {}, {}",
+        start.elapsed().as_secs(),
+        budget.as_secs(),
+        path.display(),
+        out.join("bars.json").display()
+    );
     anyhow::ensure!(failures.is_empty(), "not measured: {failures:?}");
     Ok(())
+}
+
+fn not_measured(part: Part) -> Kept {
+    let name = part.name();
+    Kept::failed(&format!(
+        "### {name}\n\nNot measured yet: `dev/bench.sh --only {name}` does, and adds it to this report.\n"
+    ))
+}
+
+async fn measure_and_keep(part: Part, bench: &Bench, budget: Duration) -> anyhow::Result<Kept> {
+    bench.begin(budget);
+    let start = Instant::now();
+    let mut bars = Bars::new(&bench.command);
+    let section = measure(part, bench, &mut bars).await?;
+    let left_out = bench.rounds_left_out.get();
+    Ok(Kept::of(section, bars, start.elapsed(), left_out))
 }
 
 async fn measure(part: Part, bench: &Bench, bars: &mut Bars) -> anyhow::Result<Section> {
@@ -157,7 +260,9 @@ async fn measure(part: Part, bench: &Bench, bars: &mut Bars) -> anyhow::Result<S
         Part::Durable => durable::measure(bench, bars).await,
         Part::EqualRate => equal_rate::measure(bench, bars).await,
         Part::Latency => latency::measure(bench, bars).await,
+        Part::OneByOne => one_by_one::measure(bench).await,
         Part::Abuse => abuse::measure(bench, bars).await,
+        Part::Cuts => cuts::measure(bench, bars).await,
         Part::Backlog => backlog::measure(bench).await,
         Part::Growth => growth::measure(bench).await,
         Part::Cost => cost::measure(bench).await,

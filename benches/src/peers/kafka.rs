@@ -1,11 +1,14 @@
-//! Apache Kafka: one node in KRaft mode with the settings that it ships with, and its own producer benchmark.
+//! Apache Kafka: one node in KRaft mode with the settings that it ships with, its own benchmarks, and its client under
+//! any number of producers.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
-use tokio::process::Command;
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::Programs;
 use crate::process::{self, Server};
@@ -20,8 +23,8 @@ pub(crate) struct Kafka {
     folder: PathBuf,
 }
 
-/// What ProducerPerformance prints: records a second, and milliseconds.
-#[derive(Debug, Clone, Copy)]
+/// What came of a load: records, records a second, and microseconds from the send call to its ack.
+#[derive(Debug, Clone, Copy, Deserialize)]
 pub(crate) struct Printed {
     pub(crate) records: f64,
     pub(crate) rate: f64,
@@ -46,7 +49,11 @@ fn java(programs: &Programs, class: &str, heap: &[&str]) -> Command {
             "-Djava.awt.headless=true",
         ])
         .arg("-cp")
-        .arg(format!("{}/*", programs.kafka.display()))
+        .arg(format!(
+            "{}/*:{}",
+            programs.kafka.display(),
+            programs.kafka_load.display()
+        ))
         .arg(class);
     command
 }
@@ -95,41 +102,104 @@ pub(crate) struct Topic {
     pub(crate) is_flushed: bool,
 }
 
-pub(crate) async fn create(programs: &Programs, kafka: &Kafka, topic: &Topic) -> anyhow::Result<()> {
-    let mut command = java(programs, "org.apache.kafka.tools.TopicCommand", &["-Xmx256M"]);
-    command
-        .arg(format!("--bootstrap-server={}", kafka.address))
-        .args(["--create", "--topic", &topic.name])
-        .arg(format!("--partitions={}", topic.partitions))
-        .arg("--replication-factor=1");
-    if topic.is_flushed {
-        command.args(["--config", "flush.messages=1"]);
-    }
-    process::output(&mut command, LIMIT).await.map(drop)
+/// `peers/kafka/Load.java`: Kafka's client in a process that stays up between loads.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) pid: u32,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+    child: Child,
 }
 
-pub(crate) async fn delete(programs: &Programs, kafka: &Kafka, topic: &Topic) -> anyhow::Result<()> {
-    let mut command = java(programs, "org.apache.kafka.tools.TopicCommand", &["-Xmx256M"]);
-    command
-        .arg(format!("--bootstrap-server={}", kafka.address))
-        .args(["--delete", "--topic", &topic.name]);
-    process::output(&mut command, LIMIT).await.map(drop)
+impl Client {
+    pub(crate) fn start(programs: &Programs, kafka: &Kafka) -> anyhow::Result<Self> {
+        let errors = std::fs::File::create(kafka.folder.join("client.log"))?;
+        let mut command = java(programs, "Load", &["-Xms512M", "-Xmx1536M"]);
+        let mut child = command
+            .arg(kafka.address.to_string())
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(errors)
+            .kill_on_drop(true)
+            .spawn()
+            .context("starting Kafka's client")?;
+        Ok(Self {
+            pid: child.id().context("Kafka's client ended at once")?,
+            input: child.stdin.take().context("it has no input")?,
+            output: BufReader::new(child.stdout.take().context("it has no output")?).lines(),
+            child,
+        })
+    }
+
+    async fn call(&mut self, line: &str) -> anyhow::Result<String> {
+        let exchange = async {
+            self.input.write_all(format!("{line}\n").as_bytes()).await?;
+            self.input.flush().await?;
+            self.output.next_line().await
+        };
+        let answer = tokio::time::timeout(LIMIT, exchange)
+            .await
+            .with_context(|| format!("Kafka's client took more than {LIMIT:?}: {line}"))??
+            .with_context(|| format!("Kafka's client ended: {line}"))?;
+        if answer.starts_with("error") {
+            bail!("Kafka's client: {answer}: {line}");
+        }
+        Ok(answer)
+    }
+
+    pub(crate) async fn create(&mut self, topic: &Topic) -> anyhow::Result<()> {
+        let Topic {
+            name,
+            partitions,
+            is_flushed,
+        } = topic;
+        self.call(&format!("create {name} {partitions} {is_flushed}"))
+            .await
+            .map(drop)
+    }
+
+    pub(crate) async fn delete(&mut self, topic: &Topic) -> anyhow::Result<()> {
+        self.call(&format!("delete {}", topic.name)).await.map(drop)
+    }
+
+    pub(crate) async fn publish(&mut self, topic: &str, load: Load) -> anyhow::Result<Printed> {
+        let Load {
+            producers,
+            size,
+            rate,
+            seconds,
+            linger_ms,
+            batch,
+        } = load;
+        let line = format!("publish {topic} {producers} {size} {rate} {seconds} {linger_ms} {batch}");
+        let answer = self.call(&line).await?;
+        serde_json::from_str(&answer).with_context(|| format!("Kafka's client said: {answer}"))
+    }
+
+    pub(crate) async fn end(mut self) -> anyhow::Result<()> {
+        self.child.kill().await.context("ending Kafka's client")
+    }
 }
 
 /// One load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
-    pub(crate) records: u64,
+    pub(crate) producers: u32,
     pub(crate) size: u32,
-    /// Records a second; 0: as fast as it goes.
+    /// Records a second of all producers; 0: as fast as it goes.
     pub(crate) rate: u64,
+    pub(crate) seconds: f64,
     pub(crate) linger_ms: u32,
+    /// Bytes of a batch, at most.
+    pub(crate) batch: u32,
 }
 
-pub(crate) async fn publish(
+/// Kafka's own ProducerPerformance, which has one producer and begins with a cold JVM.
+pub(crate) async fn producer_performance(
     programs: &Programs,
     kafka: &Kafka,
     topic: &str,
+    records: u64,
     load: Load,
 ) -> anyhow::Result<Printed> {
     let mut command = java(
@@ -137,24 +207,49 @@ pub(crate) async fn publish(
         "org.apache.kafka.tools.ProducerPerformance",
         &["-Xmx512M"],
     );
-    let throughput = if load.rate == 0 {
-        "-1".to_owned()
-    } else {
-        load.rate.to_string()
-    };
     command
-        .args(["--topic", topic, "--throughput", &throughput])
+        .args(["--topic", topic, "--throughput", "-1"])
         .arg("--num-records")
-        .arg(load.records.to_string())
+        .arg(records.to_string())
         .arg("--record-size")
         .arg(load.size.to_string())
         .arg("--producer-props")
         .arg(format!("bootstrap.servers={}", kafka.address))
-        .args(["acks=all", "batch.size=65536", "buffer.memory=67108864"])
+        .args(["acks=all", "buffer.memory=67108864"])
+        .arg(format!("batch.size={}", load.batch))
         .arg(format!("linger.ms={}", load.linger_ms))
         .current_dir(&kafka.folder);
     let text = process::output(&mut command, LIMIT).await?;
     parse(&text).with_context(|| format!("ProducerPerformance printed something else than expected:\n{text}"))
+}
+
+/// Milliseconds from a send until the record is consumed, one at a time, as Kafka's own EndToEndLatency measures it.
+pub(crate) async fn end_to_end(
+    programs: &Programs,
+    kafka: &Kafka,
+    topic: &str,
+    records: u64,
+    size: u32,
+) -> anyhow::Result<(f64, f64)> {
+    let mut command = java(programs, "org.apache.kafka.tools.EndToEndLatency", &["-Xmx512M"]);
+    command
+        .args([&kafka.address.to_string(), topic])
+        .args([records.to_string(), "all".to_owned(), size.to_string()])
+        .current_dir(&kafka.folder);
+    let text = process::output(&mut command, LIMIT).await?;
+    end_to_end_percentiles(&text)
+        .with_context(|| format!("EndToEndLatency printed something else than expected:\n{text}"))
+}
+
+/// `Percentiles: 50th = 1, 99th = 4, 99.9th = 20`
+fn end_to_end_percentiles(text: &str) -> Option<(f64, f64)> {
+    let (_, line) = text.lines().find_map(|line| line.split_once("Percentiles:"))?;
+    let of = |name: &str| {
+        line.split(',')
+            .find_map(|part| part.trim().strip_prefix(name)?.trim().strip_prefix('='))
+            .and_then(|value| value.trim().parse().ok())
+    };
+    Some((of("50th")?, of("99th")?))
 }
 
 /// The last line is `N records sent, R records/sec (...), ... ms avg latency, ... ms max latency, X ms 50th, ...`.
@@ -171,8 +266,8 @@ fn parse(text: &str) -> Option<Printed> {
     Some(Printed {
         records: before("records sent")?,
         rate: before("records/sec")?,
-        p50: before("ms 50th")?,
-        p99: before("ms 99th")?,
+        p50: before("ms 50th")? * 1000.0,
+        p99: before("ms 99th")? * 1000.0,
     })
 }
 
@@ -188,7 +283,13 @@ mod tests {
         let printed = parse(text).unwrap();
         assert_eq!(
             (printed.records, printed.rate, printed.p50, printed.p99),
-            (1000.0, 250_000.5, 1.0, 12.0)
+            (1000.0, 250_000.5, 1000.0, 12_000.0)
         );
+    }
+
+    #[test]
+    fn the_percentiles_of_kafkas_latencies_are_read() {
+        let text = "0\t12.3\nAvg latency: 1.5 ms\n\nPercentiles: 50th = 1, 99th = 4, 99.9th = 20\n";
+        assert_eq!(end_to_end_percentiles(text), Some((1.0, 4.0)));
     }
 }

@@ -25,6 +25,9 @@ pub(crate) struct Programs {
     /// The folder of Kafka's jars.
     #[arg(long)]
     pub(crate) kafka: PathBuf,
+    /// The folder of `peers/kafka/Load.java`, compiled.
+    #[arg(long)]
+    pub(crate) kafka_load: PathBuf,
     /// The test `broker_cuts`, built for release.
     #[arg(long)]
     pub(crate) cuts: PathBuf,

@@ -22,9 +22,9 @@ pub(crate) struct Nats {
 /// How it is published to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// Message by message, 500 at a time unacknowledged, as `nats bench` does by default.
+    /// Message by message, some of them unacknowledged.
     Async,
-    /// In atomic batches of 500.
+    /// In atomic batches.
     Atomic,
 }
 
@@ -56,14 +56,31 @@ pub(crate) async fn start(programs: &Programs, folder: &Path) -> anyhow::Result<
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) way: Way,
+    /// Of each stream.
     pub(crate) clients: u32,
     pub(crate) size: u32,
+    /// To each stream.
     pub(crate) messages: u64,
+    /// Messages of an atomic batch, or unacknowledged.
+    pub(crate) window: u32,
+    /// Streams, for want of partitions; each with a benchmark of its own.
+    pub(crate) streams: u32,
     /// Messages a second; 0: as fast as it goes.
     pub(crate) rate: u64,
 }
 
+/// Publishes to all streams at once. The rate is the sum of theirs, p50 and p99 those of the stream with the worst.
 pub(crate) async fn publish(programs: &Programs, nats: &Nats, load: Load) -> anyhow::Result<Printed> {
+    let all = (0..load.streams).map(|stream| publish_one(programs, nats, load, stream));
+    let all = futures::future::try_join_all(all).await?;
+    Ok(Printed {
+        rate: all.iter().map(|one| one.rate).sum(),
+        p50: all.iter().map(|one| one.p50).fold(0.0, f64::max),
+        p99: all.iter().map(|one| one.p99).fold(0.0, f64::max),
+    })
+}
+
+async fn publish_one(programs: &Programs, nats: &Nats, load: Load, stream: u32) -> anyhow::Result<Printed> {
     let way = match load.way {
         Way::Async => "async",
         Way::Atomic => "atomic",
@@ -77,17 +94,18 @@ pub(crate) async fn publish(programs: &Programs, nats: &Nats, load: Load) -> any
             "--create",
             "--purge",
             "--storage=file",
-            "--maxbytes=8GB",
+            "--maxbytes=1GB",
             "--no-progress",
-            "--batch=500",
         ])
+        .arg(format!("--batch={}", load.window))
+        .arg(format!("--stream=bench-{stream}"))
         .arg(format!("--clients={}", load.clients))
         .arg(format!("--size={}", load.size))
         .arg(format!("--msgs={}", load.messages));
     if load.rate > 0 {
         command.arg(format!("--throughput={}", load.rate));
     }
-    command.arg("bench.messages");
+    command.arg(format!("bench{stream}.messages"));
     let text = process::output(&mut command, LIMIT).await?;
     parse(&text).with_context(|| format!("nats bench printed something else than expected:\n{text}"))
 }
