@@ -62,6 +62,7 @@ pub(crate) struct GroupState {
     ready: BTreeSet<u64>,
     delayed: BTreeSet<(Instant, u64)>,
     dying: BTreeSet<u64>,
+    /// Cannot be read, and is not done.
     skipped: Ranges,
     /// One message of a key at a time.
     is_ordered: bool,

@@ -29,6 +29,22 @@ impl Ranges {
         self.0.insert(start, end);
     }
 
+    /// Removes a range.
+    pub(crate) fn remove(&mut self, range: Range<u64>) {
+        let overlaps: Vec<Range<u64>> = self.within(range).collect();
+        for overlap in overlaps {
+            let Some((&start, &end)) = self.0.range(..=overlap.start).next_back() else {
+                continue;
+            };
+            self.0.remove(&start);
+            for rest in [start..overlap.start, overlap.end..end] {
+                if !rest.is_empty() {
+                    self.0.insert(rest.start, rest.end);
+                }
+            }
+        }
+    }
+
     /// Removes everything below `bound`.
     pub(crate) fn remove_below(&mut self, bound: u64) {
         while let Some((&start, &end)) = self.0.first_key_value() {
@@ -69,14 +85,21 @@ impl Ranges {
         self.0.len()
     }
 
-    /// How many of its numbers lie in `range`.
-    pub(crate) fn count_in(&self, range: Range<u64>) -> u64 {
+    /// What of it lies in `range`, ascending.
+    pub(crate) fn within(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
         let before = self.0.range(..range.start).next_back();
         let inside = self.0.range(range.start..range.end.max(range.start));
         before
             .into_iter()
             .chain(inside)
-            .map(|(&start, &end)| end.min(range.end).saturating_sub(start.max(range.start)))
+            .map(move |(&start, &end)| start.max(range.start)..end.min(range.end))
+            .filter(|overlap| !overlap.is_empty())
+    }
+
+    /// How many of its numbers lie in `range`.
+    pub(crate) fn count_in(&self, range: Range<u64>) -> u64 {
+        self.within(range)
+            .map(|overlap| overlap.end - overlap.start)
             .sum()
     }
 }
@@ -91,16 +114,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_set(steps in prop::collection::vec((0u64..60, 0u64..8, any::<bool>()), 0..40)) {
+        fn it_is_a_set(steps in prop::collection::vec((0u64..60, 0u64..8, 0u8..4), 0..40)) {
             let mut ranges = Ranges::default();
             let mut model = BTreeSet::new();
-            for (start, len, insert) in steps {
-                if insert {
-                    ranges.insert(start..start + len);
-                    model.extend(start..start + len);
-                } else {
-                    ranges.remove_below(start / 4);
-                    model.retain(|value| *value >= start / 4);
+            for (start, len, what) in steps {
+                match what {
+                    0 | 1 => {
+                        ranges.insert(start..start + len);
+                        model.extend(start..start + len);
+                    }
+                    2 => {
+                        ranges.remove(start..start + len);
+                        model.retain(|value| !(start..start + len).contains(value));
+                    }
+                    _ => {
+                        ranges.remove_below(start / 4);
+                        model.retain(|value| *value >= start / 4);
+                    }
                 }
                 for value in 0..80 {
                     prop_assert_eq!(ranges.contains(value), model.contains(&value));

@@ -17,19 +17,30 @@ impl GroupState {
 
     /// Consecutive messages are done.
     pub(crate) fn finish_range(&mut self, offsets: Range<u64>, spans: &[Span]) {
+        self.skipped.remove(offsets.clone());
+        self.done.insert(offsets.clone());
         for offset in offsets.clone() {
             self.take(offset);
             self.dying.remove(&offset);
             if !self.counts.is_empty() {
                 self.counts.remove(&offset);
             }
-            if !self.keys.is_empty() {
-                self.ready.extend(self.keys.finish(offset));
-            }
+            self.pass_key_on(offset);
         }
-        self.done.insert(offsets.clone());
         self.untold.done.insert(offsets);
         self.raise_floor(spans);
+    }
+
+    /// A message is done or lost: the next one of its key is ready.
+    pub(super) fn pass_key_on(&mut self, offset: u64) {
+        if self.keys.is_empty() {
+            return;
+        }
+        let (floor, done) = (self.floor, &self.done);
+        let next = self
+            .keys
+            .finish(offset, |next| next < floor || done.contains(next));
+        self.ready.extend(next);
     }
 
     pub(super) fn raise_floor(&mut self, spans: &[Span]) {

@@ -42,30 +42,29 @@ impl Keys {
         }
     }
 
-    /// A message is done, or lost. Returns the next one of its key, whose turn it is.
-    pub(super) fn finish(&mut self, offset: u64) -> Option<u64> {
+    /// A message is done, or lost. Returns the next one of its key, whose turn it is: one that `is_done` no more waits.
+    pub(super) fn finish(&mut self, offset: u64, is_done: impl Fn(u64) -> bool) -> Option<u64> {
         let key = self.heads.remove(&offset)?;
-        let next = self.lanes.get_mut(&key)?.behind.pop_front();
-        match next {
-            Some(next) => {
-                self.behind -= 1;
-                if let Some(lane) = self.lanes.get_mut(&key) {
-                    lane.head = next;
-                }
+        let lane = self.lanes.get_mut(&key)?;
+        while let Some(next) = lane.behind.pop_front() {
+            self.behind -= 1;
+            if !is_done(next) {
+                lane.head = next;
                 self.heads.insert(next, key);
+                return Some(next);
             }
-            None => _ = self.lanes.remove(&key),
         }
-        next
+        self.lanes.remove(&key);
+        None
     }
 
-    /// Offsets below are gone. Returns those whose turn it is for that.
-    pub(super) fn trim(&mut self, start: u64) -> Vec<u64> {
+    /// Offsets below are gone. Returns those whose turn it is for that, and that are not done.
+    pub(super) fn trim(&mut self, start: u64, is_done: impl Fn(u64) -> bool) -> Vec<u64> {
         let mut heads = Vec::new();
         let mut behind = 0;
         self.lanes.retain(|&key, lane| {
             let mut is_cut = false;
-            while lane.head < start {
+            while lane.head < start || (is_cut && is_done(lane.head)) {
                 self.heads.remove(&lane.head);
                 is_cut = true;
                 match lane.behind.pop_front() {
@@ -102,13 +101,14 @@ mod tests {
     #[test]
     fn a_key_goes_on_with_its_next_message_and_leaves_nothing_behind() {
         let mut keys = Keys::default();
+        let none = |_| false;
         assert!(keys.admit(7, 1) && !keys.admit(7, 2) && !keys.admit(7, 5) && keys.admit(8, 3));
         assert!(keys.admit(7, 1), "the head itself may come again");
         assert_eq!(keys.behind(), 2);
-        assert_eq!(keys.finish(2), None, "not its turn yet");
-        assert_eq!(keys.finish(1), Some(2));
-        assert_eq!(keys.trim(3), [5]);
-        assert_eq!((keys.finish(5), keys.finish(3)), (None, None));
+        assert_eq!(keys.finish(2, none), None, "not its turn yet");
+        assert_eq!(keys.finish(1, none), Some(2));
+        assert_eq!(keys.trim(3, none), [5]);
+        assert_eq!((keys.finish(5, none), keys.finish(3, none)), (None, None));
         assert!(keys.is_empty() && keys.heads.is_empty());
         assert_eq!(keys.behind(), 0);
     }

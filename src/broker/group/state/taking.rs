@@ -148,10 +148,10 @@ impl GroupState {
             self.cursor = offsets.start.max(self.floor);
             return;
         }
-        let (floor, cursor) = (self.floor, self.cursor);
-        let back = reserved
-            .left()
-            .filter(|&offset| offset >= floor && offset < cursor && !self.done.contains(offset));
+        let seen = self.floor..self.cursor;
+        let back = reserved.left().filter(|offset| {
+            seen.contains(offset) && !self.done.contains(*offset) && !self.dying.contains(offset)
+        });
         self.ready.extend(back);
     }
 
@@ -165,7 +165,8 @@ impl GroupState {
         deadline: Instant,
         most: u32,
     ) -> Placed {
-        if offset < self.floor {
+        // What is on its way to the dead letters may have arrived there while it was read once more.
+        if offset < self.floor || self.done.contains(offset) {
             return Placed::Kept;
         }
         if let Some(key) = key.filter(|_| self.is_ordered)
@@ -212,9 +213,12 @@ impl GroupState {
         }
         lost.extend(reserved.left().filter(|offset| damaged.contains(offset)));
         for offset in lost {
-            self.ready.extend(self.keys.finish(offset));
+            self.pass_key_on(offset);
         }
-        self.skipped.insert(damaged);
+        self.skipped.insert(damaged.clone());
+        for done in self.done.within(damaged) {
+            self.skipped.remove(done);
+        }
         reserved.advance(end);
     }
 
@@ -234,7 +238,9 @@ impl GroupState {
         self.dying.retain(keep);
         self.skipped.remove_below(start);
         if !self.keys.is_empty() {
-            self.ready.extend(self.keys.trim(start));
+            let done = &self.done;
+            self.ready
+                .extend(self.keys.trim(start, |next| done.contains(next)));
         }
         self.raise_floor(spans);
         self.outstanding.len() < before

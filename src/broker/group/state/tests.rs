@@ -70,6 +70,41 @@ fn out_of_order_acknowledgements_keep_the_floor_at_the_oldest_open_message() {
 }
 
 #[test]
+fn a_dead_letter_that_becomes_durable_while_it_is_read_once_more_is_not_delivered_again() {
+    let spans = [Span { start: 100, end: 102 }];
+    let mut state = state(false);
+    assert_eq!(deliver_all(&mut state, &spans, |_| None), [100, 101]);
+    assert!(state.give_up(101).is_some());
+    // Every member leaves, and the next one wants the messages in order.
+    state.drop_member(1, 0);
+    state.set_ordered(true);
+    let reserved = state.reserve(2, &spans).expect("both are looked at again");
+    state.finish_range(101..102, &spans);
+    let deadline = Instant::now() + DEADLINE;
+    assert!(reserved.wants(101));
+    assert_eq!(state.deliver(101, None, 1, deadline, 0), Placed::Kept);
+    assert!(matches!(
+        state.deliver(100, None, 1, deadline, 0),
+        Placed::Delivered(_, 2)
+    ));
+}
+
+#[test]
+fn a_dead_letter_that_becomes_durable_behind_another_message_of_its_key_holds_up_no_later_one() {
+    let spans = [Span { start: 100, end: 103 }];
+    let mut state = state(false);
+    assert_eq!(deliver_all(&mut state, &spans, |_| None), [100, 101, 102]);
+    assert!(state.give_up(101).is_some());
+    state.drop_member(1, 0);
+    state.set_ordered(true);
+    let same = |_| Some(7);
+    assert_eq!(deliver_all(&mut state, &spans, same), [100]);
+    state.finish_range(101..102, &spans);
+    state.finish_range(100..101, &spans);
+    assert_eq!(deliver_all(&mut state, &spans, same), [102]);
+}
+
+#[test]
 fn a_stuck_key_stalls_only_itself_while_all_others_pass() {
     const ALL: u64 = 500_000;
     let mut state = state(true);

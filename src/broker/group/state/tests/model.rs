@@ -33,6 +33,13 @@ pub(super) struct Slot {
     pub(super) is_damaged: bool,
 }
 
+impl Slot {
+    /// On its way to the dead letters, and damaged meanwhile.
+    fn is_lost_letter(&self) -> bool {
+        self.place == Place::Dying && self.is_damaged
+    }
+}
+
 /// A naive group.
 #[derive(Debug)]
 pub(super) struct Model {
@@ -113,13 +120,22 @@ impl Model {
 
     /// Whether it waits for an earlier one of its key.
     pub(super) fn is_behind(&self, index: usize) -> bool {
+        self.is_behind_some(index, |slot| !slot.is_lost_letter())
+    }
+
+    /// Whether it may wait for an earlier one of its key: whose a dead letter was that cannot be read any more is known
+    /// only to who read it before.
+    pub(super) fn may_be_behind(&self, index: usize) -> bool {
+        self.is_behind_some(index, |_| true)
+    }
+
+    fn is_behind_some(&self, index: usize, counts: impl Fn(&Slot) -> bool) -> bool {
         let Some(key) = self.slots[index].key.filter(|_| self.is_ordered) else {
             return false;
         };
-        let earlier = &self.slots[..index];
-        earlier
-            .iter()
-            .any(|slot| slot.key == Some(key) && !matches!(slot.place, Place::Done | Place::Lost))
+        let open = |slot: &Slot| !matches!(slot.place, Place::Done | Place::Lost);
+        let mut earlier = self.slots[..index].iter();
+        earlier.any(|slot| slot.key == Some(key) && open(slot) && counts(slot))
     }
 
     pub(super) fn index(&self, offset: u64) -> usize {
@@ -130,5 +146,9 @@ impl Model {
 
     pub(super) fn can_deliver(&self, index: usize) -> bool {
         matches!(self.slots[index].place, Place::New | Place::Again) && !self.is_behind(index)
+    }
+
+    pub(super) fn must_deliver(&self, index: usize) -> bool {
+        self.can_deliver(index) && !self.may_be_behind(index)
     }
 }

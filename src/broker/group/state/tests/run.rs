@@ -40,7 +40,7 @@ impl Run {
 
     fn reserve(&mut self, most: u64) -> bool {
         let Some(reserved) = self.state.reserve(most, &self.spans) else {
-            let free = (0..self.model.slots.len()).find(|&index| self.model.can_deliver(index));
+            let free = (0..self.model.slots.len()).find(|&index| self.model.must_deliver(index));
             assert!(
                 free.is_none() || !self.reading.is_empty(),
                 "{free:?} could be delivered: {:?}",
@@ -94,7 +94,7 @@ impl Run {
         let index = self.model.index(offset);
         let key = self.model.slots[index].key;
         let deadline = self.now + DEADLINE;
-        let (can, is_behind) = (self.model.can_deliver(index), self.model.is_behind(index));
+        let (can, may_wait) = (self.model.can_deliver(index), self.model.may_be_behind(index));
         let slot = &mut self.model.slots[index];
         match self.state.deliver(offset, key, member, deadline, MOST) {
             Placed::Delivered(delivery, count) => {
@@ -114,7 +114,7 @@ impl Run {
                 slot.place = Place::Dying;
             }
             Placed::Kept => assert!(
-                is_behind || matches!(slot.place, Place::Dying | Place::Done),
+                may_wait || matches!(slot.place, Place::Dying | Place::Done),
                 "{slot:?}"
             ),
         }
