@@ -42,6 +42,9 @@ pub struct Counters {
     pub rejected_messages: Counter,
     /// Messages passed on to the broker that owns their partition.
     pub forwarded_messages: Counter,
+    /// Bytes of torn records that were cut off the end of the journal when it was opened: nobody had been told that
+    /// they are stored.
+    pub recovery_cut_bytes: Counter,
     /// Messages on their way to a dead-letter topic, those that wait for one included.
     pub waiting_dead_letters: Gauge,
     /// Connections open now.

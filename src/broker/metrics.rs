@@ -94,6 +94,11 @@ impl Collector for BrokerMetrics {
                 counters.rejected_messages.get(),
             ),
             (
+                "recovery_cut_bytes",
+                "Bytes of torn records cut off the journal at the start, which nobody was told are stored",
+                counters.recovery_cut_bytes.get(),
+            ),
+            (
                 "forwarded_messages",
                 "Messages passed on to their owner",
                 counters.forwarded_messages.get(),
@@ -138,6 +143,7 @@ impl Collector for BrokerMetrics {
         let (channel_messages, channel_bytes) = shared.channel.inside();
         let (unconsumed, oldest) = shared.store.unconsumed();
         let census = group::census(&shared.store);
+        let damage = shared.store.damage();
         let tasks = Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks());
         let configuration = shared.store.configuration();
         let generation = configuration
@@ -186,6 +192,16 @@ impl Collector for BrokerMetrics {
                 "oldest_unconsumed_seconds",
                 "Age of the oldest of them",
                 oldest.as_secs(),
+            ),
+            (
+                "damaged_positions",
+                "Positions here that a read, the check in the background or the start found damaged, and that are not served",
+                damage.messages,
+            ),
+            (
+                "damaged_segments",
+                "Segments of the journal that are kept because something in them is damaged",
+                damage.segments,
             ),
             ("group_members", "Members of consumer groups", census.members),
             (

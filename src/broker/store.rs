@@ -28,7 +28,8 @@ use super::peer::{DeadLetters, PeerReader};
 pub(crate) use dead::{Dead, partition_of};
 pub(crate) use topic::{Settings, Topic};
 pub use types::{
-    AppendError, Appended, EntryId, Held, NewMessage, NotAppended, Offset, StoreOptions, StoredMessage,
+    AppendError, Appended, DamageFound, EntryId, Held, NewMessage, NotAppended, Offset, StoreOptions,
+    StoredMessage,
 };
 
 /// One topic as the operator configured it.
@@ -195,6 +196,17 @@ impl Store {
     /// The 99th percentile of fdatasync since the last call, in nanoseconds.
     pub fn take_fdatasync_p99(&self) -> u64 {
         self.journal.take_sync_p99()
+    }
+
+    /// What is damaged on the disk.
+    #[must_use]
+    pub fn damage(&self) -> DamageFound {
+        let damaged =
+            |entry: &Arc<super::partition::entry::Entry>| entry.state().damaged.count_in(0..u64::MAX);
+        DamageFound {
+            messages: self.registry.all().iter().map(damaged).sum(),
+            segments: self.registry.damaged_segments.lock().len() as u64,
+        }
     }
 
     /// Messages that some group has not done yet, and the age of the oldest.

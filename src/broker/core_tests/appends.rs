@@ -155,7 +155,7 @@ async fn a_full_disk_refuses_and_heals() {
         .await
         .unwrap_err();
     assert!(
-        matches!(&refused, AppendError::Log(why) if why.contains("full")),
+        matches!(&refused, AppendError::NotStored(why) if why.contains("full")),
         "{refused}"
     );
     disk.full.store(false, Ordering::SeqCst);

@@ -347,7 +347,7 @@ async fn a_full_disk_refuses_publishes_serves_reads_and_heals() {
             }
         };
         assert!(
-            matches!(&refused, AppendError::Log(why) if why.contains("the disk is full")),
+            matches!(&refused, AppendError::NotStored(why) if why.contains("the disk is full")),
             "{refused}"
         );
         assert!(disk.used() <= (40 + 20 * round) << 10);

@@ -55,6 +55,12 @@ async fn a_torn_tail_never_costs_an_earlier_record() {
             let found = bodies(&read_all(&store, &entry(0, 1)).await.unwrap());
             // Only padding is cut in the last bytes of a record.
             assert_eq!(found[..2], ["one", "two"], "cut at {cut}, {garbage}");
+            let is_torn = found.len() == 2;
+            if garbage {
+                let counted = store.counters.recovery_cut_bytes.get();
+                let torn = if is_torn { end - before } else { 0 };
+                assert_eq!(counted, torn as u64, "what is cut is counted");
+            }
             append(&partition(&store, 0), "", vec![message(4, "four")])
                 .await
                 .unwrap();
@@ -169,8 +175,12 @@ async fn damage_that_comes_while_running_is_noticed_by_the_read() {
         .unwrap();
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.write_all_at(b"T", at as u64).unwrap();
-    let refused = read_all(&store, &entry(0, 1)).await.unwrap_err();
-    assert!(refused.contains("data lost"), "{refused}");
+    assert_eq!(store.damage().messages, 0);
+    for _ in 0..2 {
+        let refused = read_all(&store, &entry(0, 1)).await.unwrap_err();
+        assert!(refused.contains("data lost"), "{refused}");
+        assert_eq!(store.damage().messages, 1, "counted once");
+    }
     let after = store.read_batches(&entry(0, 1), 2, 1000).await.unwrap();
     assert_eq!(after.batches.len(), 1);
 }

@@ -379,6 +379,16 @@ fn read_back(options: &JournalOptions, visitor: &mut dyn Visitor) -> std::io::Re
         };
         if !finished && !damaged {
             // What is beyond was never acknowledged; the next records must not meet it.
+            let torn = torn_bytes(&*file, end)?;
+            if torn > 0 {
+                tracing::warn!(
+                    segment = number,
+                    offset = end,
+                    bytes = torn,
+                    "a torn write is cut off; nothing of it was acknowledged"
+                );
+                options.counters.recovery_cut_bytes.add(torn);
+            }
             file.resize(end)?;
         }
         if index + 1 == numbers.len() {
@@ -394,6 +404,22 @@ fn read_back(options: &JournalOptions, visitor: &mut dyn Visitor) -> std::io::Re
         }
     }
     Ok((segments, tail))
+}
+
+/// Bytes from `end` to the last one that is not zero: what was being written. Segments are filled with zeroes ahead.
+fn torn_bytes(file: &dyn DiskFile, end: u64) -> std::io::Result<u64> {
+    const PART: u64 = 1 << 20;
+    let mut at = file.size()?;
+    while at > end {
+        let from = at.saturating_sub(PART).max(end);
+        let mut bytes = vec![0; (at - from) as usize];
+        file.read(&mut bytes, from)?;
+        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+            return Ok(from + last as u64 + 1 - end);
+        }
+        at = from;
+    }
+    Ok(0)
 }
 
 /// Writes a part of a file over itself, so that it is written to the disk whatever became of it before.

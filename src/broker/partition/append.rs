@@ -77,7 +77,7 @@ impl Append {
             .as_ref()
             .is_some_and(|line| line.broken.load(Ordering::Relaxed))
         {
-            return Err(AppendError::Log(
+            return Err(AppendError::NotStored(
                 "a batch before it on this stream was not stored".to_owned(),
             ));
         }
@@ -204,7 +204,8 @@ impl Op for Append {
         }
         let answer = match self.outcome {
             Err(refused) => Err(refused),
-            Ok(_) => Err(AppendError::Log(why.to_owned())),
+            // The writer takes back what it wrote before it aborts.
+            Ok(_) => Err(AppendError::NotStored(why.to_owned())),
         };
         _ = self.reply.send(answer);
     }

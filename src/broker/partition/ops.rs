@@ -166,6 +166,16 @@ fn begin(change: &mut Change, entry: &Entry, state: &mut EntryState) -> Result<b
     }
 }
 
+/// The record with which an entry begins. Twice: everything that comes after it would be nobody's if it were damaged.
+fn push_birth(frames: &mut Frames, meta: Meta, entry: &Entry, value: u64) {
+    for _ in 0..2 {
+        frames.push(meta, |out| {
+            codec::put_id(out, &entry.id);
+            codec::put_u64(out, value);
+        });
+    }
+}
+
 impl Op for EntryOp {
     fn size(&self) -> usize {
         self.size
@@ -193,14 +203,7 @@ impl Op for EntryOp {
         match &self.change {
             Change::Open => {
                 meta.kind = Kind::EntryOpened;
-                let needs_handoff = u64::from(state.needs_handoff);
-                // Twice: everything that comes after it would be nobody's if it were damaged.
-                for _ in 0..2 {
-                    frames.push(meta, |out| {
-                        codec::put_id(out, &entry.id);
-                        codec::put_u64(out, needs_handoff);
-                    });
-                }
+                push_birth(frames, meta, &entry, u64::from(state.needs_handoff));
             }
             Change::Copying(start) => {
                 meta.kind = Kind::EntryCopying;
@@ -208,12 +211,7 @@ impl Op for EntryOp {
                 let Phase::Copying { sealed_at } = state.phase else {
                     return;
                 };
-                for _ in 0..2 {
-                    frames.push(meta, |out| {
-                        codec::put_id(out, &entry.id);
-                        codec::put_u64(out, sealed_at);
-                    });
-                }
+                push_birth(frames, meta, &entry, sealed_at);
             }
             Change::Seal | Change::CopyDone => {
                 meta.kind = Kind::EntrySealed;

@@ -55,6 +55,8 @@ pub(super) enum Why {
     Later(String),
     /// It can never be stored as it is.
     Never(String),
+    /// The disk is full: nothing of it was stored.
+    NotStored(String),
     /// The log failed while it was being written: it may be stored or not.
     Failed(String),
 }
@@ -152,6 +154,7 @@ impl Delivery {
                             duplicates: appended.iter().filter(|one| one.duplicate).count() as u64,
                         })
                     }
+                    Err(error @ AppendError::NotStored(_)) => Step::Failed(Why::NotStored(error.to_string())),
                     Err(error) => Step::Failed(Why::Failed(error.to_string())),
                 }
             }
@@ -233,6 +236,6 @@ pub(super) fn why(shared: &Shared, error: AppendError) -> Why {
         },
         AppendError::Unavailable(text) => Why::Later(text),
         AppendError::Refused(text) => Why::Never(text),
-        error @ AppendError::Log(_) => Why::Later(error.to_string()),
+        error @ (AppendError::NotStored(_) | AppendError::Log(_)) => Why::Later(error.to_string()),
     }
 }

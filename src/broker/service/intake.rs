@@ -223,7 +223,7 @@ impl Session {
                     sequences,
                 });
             }
-            Why::Later(reason) | Why::Never(reason) | Why::Failed(reason) => {
+            Why::Later(reason) | Why::Never(reason) | Why::NotStored(reason) | Why::Failed(reason) => {
                 out.throttle(&sequences, after, &reason);
             }
         });

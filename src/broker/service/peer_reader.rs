@@ -117,7 +117,7 @@ impl DeadLetters for DeadLetterSender {
                     Why::Moved { address, .. } => {
                         format!("partition {partition} of {topic:?} is moving to {address:?}")
                     }
-                    Why::Later(text) | Why::Never(text) | Why::Failed(text) => text,
+                    Why::Later(text) | Why::Never(text) | Why::NotStored(text) | Why::Failed(text) => text,
                 }),
             }
         })

@@ -142,6 +142,9 @@ fn status(undelivered: &Undelivered) -> Status {
         ),
         Why::Later(text) => retry_later(format!("partition {partition}: {text}")),
         Why::Never(text) => Status::invalid_argument(format!("partition {partition}: {text}")),
+        Why::NotStored(text) => retry_later(format!(
+            "partition {partition}: {text}; nothing was stored there: send it again"
+        )),
         Why::Failed(text) => {
             Status::unavailable(format!("partition {partition}: {text}; it may be stored or not"))
         }

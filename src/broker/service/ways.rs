@@ -135,9 +135,16 @@ impl Session {
             return Ok(());
         };
         let appended = result.map_err(|error| {
-            Status::unavailable(format!(
-                "{error}; what was not acknowledged may be stored or not: send it again"
-            ))
+            let partition = way.partition;
+            match error {
+                AppendError::NotStored(_) => Status::unavailable(format!(
+                    "partition {partition}: {error}; nothing of that batch was stored there, nor of what came behind it on this \
+                     stream: send again what was not acknowledged"
+                )),
+                _ => Status::unavailable(format!(
+                    "partition {partition}: {error}; what was not acknowledged may be stored or not: send it again"
+                )),
+            }
         })?;
         let duplicates = appended.iter().filter(|one| one.duplicate).count() as u64;
         let last = appended.iter().map(|one| one.offset.0).max();

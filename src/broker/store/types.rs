@@ -94,7 +94,7 @@ pub struct Appended {
     pub duplicate: bool,
 }
 
-/// Why an append was refused. Nothing of the batch was stored.
+/// Why an append was refused. Nothing of the batch was stored, but for [`AppendError::Log`].
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 pub enum AppendError {
     /// Another broker owns the partition, or the open entry was sealed here.
@@ -113,9 +113,21 @@ pub enum AppendError {
     /// It can never be stored as it is: a sequence so old that nobody knows whether it was stored.
     #[error("{0}")]
     Refused(String),
-    /// The disk is full, or the log failed.
+    /// The disk is full, or a batch before it on its stream was not stored: nothing of it was stored.
+    #[error("the log cannot take messages: {0}")]
+    NotStored(String),
+    /// The log failed while it was being written: it may be stored or not.
     #[error("the log cannot take messages: {0}")]
     Log(String),
+}
+
+/// What is damaged on this broker's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DamageFound {
+    /// Messages that a read, the check in the background or the start found damaged, and that are not served.
+    pub messages: u64,
+    /// Segments that are kept because of it.
+    pub segments: u64,
 }
 
 /// An append that was refused, with what was to be appended, so that it can go elsewhere. The permit is given back.
