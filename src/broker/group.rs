@@ -49,6 +49,12 @@ pub enum JoinError {
     /// The topic is not here (any more).
     #[error("topic {0:?} is not configured on this broker")]
     NoTopic(String),
+    /// The topic has as many groups as it may.
+    #[error(
+        "topic {0:?} has 10000 groups, and more are not taken: use a group that there is; one without members is forgotten \
+         after seven days"
+    )]
+    TooMany(String),
     /// Some members are ordered and some are not.
     #[error("group {group:?} has members with ordered: {has}; open with the same, or after those have left")]
     Mixed {

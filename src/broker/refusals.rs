@@ -46,12 +46,14 @@ pub enum Reason {
     NotOpened,
     /// It does not read what it is answered.
     Unread,
+    /// The topic has as many groups as it may.
+    Groups,
     /// `limits.maxInflightBytes` are held.
     Inflight,
 }
 
 /// All of them, with their labels.
-const ALL: [(Reason, Family, &str); 13] = [
+const ALL: [(Reason, Family, &str); 14] = [
     (Reason::ConnectionLimit, Family::Connections, "limit"),
     (Reason::Accept, Family::Connections, "accept"),
     (Reason::Handshake, Family::Connections, "handshake"),
@@ -64,6 +66,7 @@ const ALL: [(Reason, Family, &str); 13] = [
     (Reason::RequestBytes, Family::Streams, "request_bytes"),
     (Reason::NotOpened, Family::Streams, "not_opened"),
     (Reason::Unread, Family::Streams, "unread"),
+    (Reason::Groups, Family::Streams, "groups"),
     (Reason::Inflight, Family::Messages, "inflight"),
 ];
 

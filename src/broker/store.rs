@@ -6,6 +6,7 @@ mod compaction;
 mod configure;
 mod copy;
 mod dead;
+pub(crate) mod forgetting;
 mod moving;
 mod reading;
 mod starting;

@@ -5,6 +5,7 @@ mod compaction;
 mod dead_letters;
 mod failed_sync;
 mod faults;
+mod forgetting;
 mod groups;
 mod index;
 mod memory;

@@ -52,6 +52,11 @@ impl Hub {
         &self.name
     }
 
+    /// Whether it has members now.
+    pub(crate) fn has_members(&self) -> bool {
+        !self.inner.lock().seats.is_empty()
+    }
+
     pub(super) fn most(&self) -> u32 {
         self.topic
             .upgrade()

@@ -67,7 +67,7 @@ impl Member {
     /// As [`Member::join`], in this order.
     ///
     /// # Errors
-    /// The topic is not configured, or the group has members in another order.
+    /// The topic is not configured or has too many groups, or the group has members in another order.
     pub fn join_in(
         store: &Arc<Store>,
         topic: &str,
@@ -80,6 +80,9 @@ impl Member {
             .ok_or_else(|| JoinError::NoTopic(topic.to_owned()))?;
         let hub = {
             let mut hubs = topic.hubs.lock();
+            if !topic.has_room(&hubs, group) {
+                return Err(JoinError::TooMany(topic.name.clone()));
+            }
             let hub = hubs.entry(group.to_owned());
             Arc::clone(hub.or_insert_with(|| Hub::new(group, start, &topic, store)))
         };

@@ -46,6 +46,8 @@ pub(crate) enum Kind {
     Footer = 14,
     /// Messages of an entry that were moved here from an older segment.
     Moved = 15,
+    /// A group is forgotten.
+    Forgotten = 16,
 }
 
 impl Kind {
@@ -66,6 +68,7 @@ impl Kind {
             13 => Self::Runs,
             14 => Self::Footer,
             15 => Self::Moved,
+            16 => Self::Forgotten,
             _ => return None,
         })
     }

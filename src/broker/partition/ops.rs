@@ -25,6 +25,8 @@ pub(crate) enum Change {
     Drop(Arc<Registry>),
     /// A group got on.
     Progress(String, Progress),
+    /// A group is forgotten.
+    Forget(String),
     /// The state of the entry before.
     Handoff(Vec<(String, Progress)>, Producers),
     /// A copy begins at this position.
@@ -87,6 +89,7 @@ impl Change {
         256 + 2 * names
             + match self {
                 Self::Progress(group, delta) => group.len() + progress(delta),
+                Self::Forget(group) => group.len(),
                 Self::Handoff(groups, producers) => {
                     groups.iter().map(|(g, p)| g.len() + progress(p)).sum::<usize>()
                         + producers
@@ -131,6 +134,13 @@ fn begin(change: &mut Change, entry: &Entry, state: &mut EntryState) -> Result<b
                 return Err(ChangeError::Sealed);
             }
             state.groups.entry(group.clone()).or_default().apply(delta);
+            Ok(true)
+        }
+        Change::Forget(group) => {
+            if !open {
+                return Err(ChangeError::Sealed);
+            }
+            state.groups.remove(group);
             Ok(true)
         }
         Change::Handoff(groups, producers) => {
@@ -238,6 +248,10 @@ impl Op for EntryOp {
             Change::Progress(group, delta) => {
                 meta.kind = Kind::Progress;
                 frames.push(meta, |out| codec::put_progress(out, group, delta));
+            }
+            Change::Forget(group) => {
+                meta.kind = Kind::Forgotten;
+                frames.push(meta, |out| codec::put_bytes(out, group.as_bytes()));
             }
             Change::Handoff(groups, producers) => {
                 meta.kind = Kind::Handoff;

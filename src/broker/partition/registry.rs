@@ -272,6 +272,9 @@ impl Recovery {
                 let (group, delta) = codec::read_progress(&mut reader)?;
                 merge(state, vec![(group, delta)]);
             }
+            Kind::Forgotten => {
+                state.groups.remove(&reader.string()?);
+            }
             Kind::Handoff => {
                 merge(state, codec::read_groups(&mut reader)?);
                 for (producer, window) in codec::read_producers(&mut reader)?.iter() {

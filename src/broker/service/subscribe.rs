@@ -71,6 +71,10 @@ async fn run(
         let text = error.to_string();
         match error {
             JoinError::NoTopic(_) => Status::unavailable(text),
+            JoinError::TooMany(_) => {
+                shared.refusals.count(Reason::Groups, &text);
+                Status::resource_exhausted(text)
+            }
             JoinError::Mixed { .. } => Status::failed_precondition(text),
         }
     })?;

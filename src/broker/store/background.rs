@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::dead::Dead;
+use super::forgetting::UNUSED;
 use super::{Settings, Store};
 use crate::broker::partition::entry::Phase;
 use crate::broker::partition::index::Part;
@@ -14,6 +15,8 @@ use crate::broker::partition::{Partition, now_millis};
 
 /// Deadlines are looked at so often; a redelivery is at most so late.
 const TICK: Duration = Duration::from_millis(100);
+/// Groups without members are looked at so often.
+const FORGETTING: Duration = Duration::from_secs(60);
 /// Retention is looked at so often.
 const RETENTION: Duration = Duration::from_secs(5);
 
@@ -223,15 +226,25 @@ async fn keep(store: std::sync::Weak<Store>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut retained = tokio::time::Instant::now();
+    let mut forgot = retained;
     loop {
         ticks.tick().await;
         let Some(store) = store.upgrade() else { return };
         store.tick();
         if retained.elapsed() >= RETENTION {
             retained = tokio::time::Instant::now();
+            let is_forgetting = forgot.elapsed() >= FORGETTING;
+            if is_forgetting {
+                forgot = retained;
+            }
             let kept = tokio::task::spawn_blocking({
                 let store = Arc::clone(&store);
-                move || store.retain()
+                move || {
+                    if is_forgetting {
+                        store.forget_groups(UNUSED);
+                    }
+                    store.retain();
+                }
             });
             if kept.await.is_err() {
                 tracing::error!("looking after retention failed");

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
 
 use crate::broker::group::Hub;
 use crate::broker::partition::Partition;
@@ -18,6 +19,8 @@ pub(crate) struct Topic {
     settings: RwLock<Settings>,
     partitions: RwLock<Vec<Arc<Partition>>>,
     pub(crate) hubs: Mutex<BTreeMap<String, Arc<Hub>>>,
+    /// Groups without members, and since when that is known. Locked after `hubs`.
+    pub(super) idle: Mutex<BTreeMap<String, Instant>>,
     gone: AtomicBool,
 }
 
@@ -69,6 +72,7 @@ impl Topic {
             settings: RwLock::default(),
             partitions: RwLock::default(),
             hubs: Mutex::default(),
+            idle: Mutex::default(),
             gone: AtomicBool::new(false),
         })
     }
