@@ -89,6 +89,7 @@ async fn a_hoarder_gives_back(brokers: &[TestBroker], forward: bool, begun: usiz
     while taken.len() < begun {
         taken.extend(hoarder.next_batch(begun - taken.len()).await.unwrap());
     }
+    let joins = std::time::Instant::now();
     let mut joiner = client
         .subscriber("orders", "all")
         .credit(2000, 64 << 20)
@@ -101,6 +102,11 @@ async fn a_hoarder_gives_back(brokers: &[TestBroker], forward: bool, begun: usiz
         joiner.stats().received >= share as u64
     })
     .await;
+    println!(
+        "{} brokers, forwarded: {forward}: its share of {share} messages {:?} after it began to join",
+        brokers.len(),
+        joins.elapsed()
+    );
     assert!(hoarder.stats().revoked >= share as u64);
     let mut offsets = BTreeSet::new();
     let mut counts = BTreeSet::new();

@@ -211,3 +211,43 @@ fn deadlines_that_are_moved_again_and_again_are_kept_once() {
     state.finish_range(100..101, &spans);
     assert!(state.deadlines.len() <= 1);
 }
+
+/// `cargo test --lib memory_of_a_million -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, which other tests in the same process would disturb"]
+fn memory_of_a_million_acknowledgements_out_of_order() {
+    // One of five is not acked, so that each four acks are a range of their own; as many as may be open, and not more.
+    const ALL: u64 = 1_250_000;
+    let spans = [Span {
+        start: 100,
+        end: 100 + ALL,
+    }];
+    let before = crate::broker::cpu::resident_bytes();
+    let mut state = state(false);
+    let mut journal = Progress::default();
+    let (mut next, mut acked) = (100, 0);
+    while next < 100 + ALL {
+        for offset in deliver_all(&mut state, &spans, |_| None) {
+            next = next.max(offset + 1);
+            if offset % 5 != 0 {
+                state.finish_range(offset..offset + 1, &spans);
+                acked += 1;
+            }
+        }
+        if let Some(delta) = state.take_untold(journal.floor) {
+            journal.apply(&delta);
+        }
+    }
+    assert_eq!((acked, state.outstanding.len() as u64), (1_000_000, ALL / 5));
+    let held = crate::broker::cpu::resident_bytes().saturating_sub(before);
+    let mut bytes = Vec::new();
+    crate::broker::partition::codec::put_progress(&mut bytes, "g", &journal);
+    println!(
+        "{acked} acked out of order around {} that are not, {} ranges: {} KiB of memory (the group and what the journal keeps of \
+         it), {} bytes in a checkpoint",
+        state.outstanding.len(),
+        journal.done.len(),
+        held / 1024,
+        bytes.len()
+    );
+}
