@@ -139,7 +139,7 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged_refuses_the_rest_and_he
     })
     .await;
     assert!(
-        matches!(&refusal, Some(AppendError::Log(why)) if why.contains("full")),
+        matches!(&refusal, Some(AppendError::NotStored(why)) if why.contains("full")),
         "{refusal:?}"
     );
     assert_eq!(found(&store, 0).await, acknowledged, "it is served meanwhile");
