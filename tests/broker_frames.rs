@@ -150,6 +150,7 @@ fn encode(case: u64, is_producer: bool, frames: &[PublishFrame]) -> (Bytes, Expe
                 Some(pb::publish_request::Request::Batch(pb::PublishBatch {
                     payloads,
                     waited_nanos: 0,
+                    offered_messages: None,
                 }))
             }
         };

@@ -69,6 +69,7 @@ fn batch(payloads: Vec<pb::Payload>) -> Bytes {
         request: Some(pb::publish_request::Request::Batch(pb::PublishBatch {
             payloads,
             waited_nanos: 0,
+            offered_messages: None,
         })),
     })
 }

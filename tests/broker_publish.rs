@@ -368,6 +368,8 @@ async fn the_counters_of_the_pressure_report_only_grow_and_say_what_happened() {
                 report.consumer_starved_nanos,
                 report.delivered_messages,
                 report.requests,
+                report.offered_messages,
+                report.untold_messages,
             ]
         };
         for (before, after) in counters(&last).into_iter().zip(counters(&next)) {

@@ -100,6 +100,7 @@ async fn deaf(connection: &RawConnection) -> RawStream {
                 ..pb::Payload::default()
             }],
             waited_nanos: 0,
+            offered_messages: None,
         }),
     ];
     for request in requests {

@@ -166,6 +166,26 @@ async fn credit_is_never_exceeded_in_messages_or_bytes() {
 }
 
 #[tokio::test]
+async fn a_broker_is_told_what_waits_for_it_although_little_may_be_sent() {
+    let cluster = Cluster::start(1, 4).await;
+    cluster.set(|faults| {
+        faults.credit = (1, 1 << 20);
+        faults.ack_delay = Duration::from_millis(1);
+    });
+    let publisher = connect(&cluster).await.publisher(TOPIC).open();
+    all_stored(publish(&publisher, 0..200).await).await;
+    let (mut told, mut sent, mut waiting) = (0, 0, 0);
+    for (offered, messages) in cluster.state.lock().told.clone() {
+        told += offered;
+        sent += messages;
+        assert!(told >= sent, "{told} told, {sent} sent");
+        waiting = waiting.max(told - sent);
+    }
+    assert_eq!((told, sent), (200, 200));
+    assert!(waiting > 100, "{waiting}");
+}
+
+#[tokio::test]
 async fn a_bad_message_fails_alone_with_the_brokers_words() {
     let cluster = Cluster::start(1, 2).await;
     cluster.set(|faults| faults.reject = Some("bad".into()));

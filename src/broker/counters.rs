@@ -28,6 +28,10 @@ pub struct Counters {
     pub publisher_blocked_nanos: Counter,
     /// Time that publish streams had anything unacknowledged.
     pub publisher_active_nanos: Counter,
+    /// Messages that publishers were given to send, where they say so; else what they sent.
+    pub offered_messages: Counter,
+    /// Messages in batches that do not say how many there were to send.
+    pub untold_messages: Counter,
     /// Time that members of groups had messages waiting and no credit.
     pub consumer_starved_nanos: Counter,
     /// Deliveries, redeliveries included.

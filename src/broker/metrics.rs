@@ -103,6 +103,16 @@ impl Collector for BrokerMetrics {
                 "Messages passed on to their owner",
                 counters.forwarded_messages.get(),
             ),
+            (
+                "offered_messages",
+                "Messages that publishers were given to send, where they say so; else what they sent",
+                counters.offered_messages.get(),
+            ),
+            (
+                "untold_messages",
+                "Messages of publishers that do not say how many they were given",
+                counters.untold_messages.get(),
+            ),
         ] {
             count(&mut encoder, name, help, value)?;
         }

@@ -67,6 +67,8 @@ impl Reporter {
             forwarded_messages: counters.forwarded_messages.get(),
             acked_bytes: counters.acked_bytes.get(),
             requests: counters.requests.get(),
+            offered_messages: counters.offered_messages.get(),
+            untold_messages: counters.untold_messages.get(),
             cpu_quota_nanos: self.cpu_quota_nanos,
             channel_messages,
             channel_bytes,

@@ -37,6 +37,12 @@ pub struct BrokerCounters {
     pub publisher_active_nanos: u64,
     /// Nanoseconds that members of groups had messages waiting and no credit, summed over members.
     pub consumer_starved_nanos: u64,
+    /// Messages that publishers were given to send, where they say so, else what they sent; 0 where the broker does not say.
+    #[serde(default)]
+    pub offered_messages: u64,
+    /// Messages of publishers that do not say how many there were to send.
+    #[serde(default)]
+    pub untold_messages: u64,
 }
 
 /// The part of a report that says "now".
@@ -90,6 +96,12 @@ pub struct Interval {
     pub active_nanos: u64,
     /// Nanoseconds of waiting for credit, summed over consumers.
     pub starved_nanos: u64,
+    /// Messages that publishers were given to send.
+    #[serde(default)]
+    pub offered: u64,
+    /// Messages of publishers that do not say how many they were given.
+    #[serde(default)]
+    pub untold: u64,
 }
 
 /// What happened between two reports of one broker.
@@ -115,6 +127,8 @@ pub fn difference(previous: &BrokerCounters, current: &BrokerCounters) -> Option
         blocked_nanos: grown(|c| c.publisher_blocked_nanos)?,
         active_nanos: grown(|c| c.publisher_active_nanos)?,
         starved_nanos: grown(|c| c.consumer_starved_nanos)?,
+        offered: grown(|c| c.offered_messages)?,
+        untold: grown(|c| c.untold_messages)?,
     })
 }
 
@@ -134,6 +148,8 @@ impl AddAssign<&Interval> for Interval {
         add(&mut self.blocked_nanos, other.blocked_nanos);
         add(&mut self.active_nanos, other.active_nanos);
         add(&mut self.starved_nanos, other.starved_nanos);
+        add(&mut self.offered, other.offered);
+        add(&mut self.untold, other.untold);
     }
 }
 
@@ -169,6 +185,18 @@ impl Interval {
     /// Messages acknowledged a second.
     pub fn acked_rate(&self) -> f64 {
         Self::ratio(self.acked, self.nanos) * 1e9
+    }
+
+    /// Messages of publishers that say what they were given, offered and accepted, a second.
+    pub fn told_rates(&self) -> (f64, f64) {
+        let rate = |messages| Self::ratio(messages, self.nanos) * 1e9;
+        if self.offered == 0 {
+            return (0.0, 0.0);
+        }
+        (
+            rate(self.offered.saturating_sub(self.untold)),
+            rate(self.accepted.saturating_sub(self.untold)),
+        )
     }
 
     /// Publish streams that were without credit, on average over the time.

@@ -106,7 +106,7 @@ pub enum Reason {
     NotFelt,
     /// The demand needs fewer brokers.
     DemandLow,
-    /// A broker would be removed, but publishers are held back or a broker is not Ready.
+    /// A broker would be removed, but publishers are held back, the demand rises or a broker is not Ready.
     Unsettled,
     /// A change waits for its stabilisation window.
     Stabilizing,
@@ -326,7 +326,7 @@ impl Decision {
             }
             Reason::Unsettled => write!(
                 f,
-                "no broker is removed while publishers are blocked or a broker is not ready; {load}"
+                "no broker is removed while publishers are blocked, the demand rises or a broker is not ready; {load}"
             ),
             Reason::Stabilizing => write!(
                 f,

@@ -14,6 +14,9 @@ pub const SATURATED: f64 = 0.1;
 /// Hidden demand over a minute from which a demand above the target is felt.
 pub const FELT: f64 = SATURATED / 2.0;
 
+/// By how much what publishers were given must differ from what they sent to speak for itself.
+const TOLD: f64 = 0.1;
+
 /// How busy a broker must be for its publishers' blocked time to speak for more brokers. Where it is less,
 /// they are held back by something else, such as a channel that is too small for the moment.
 const BUSY_ENOUGH: f64 = 0.5;
@@ -39,6 +42,8 @@ pub struct Reading {
     pub busiest: f64,
     /// The 99th percentile of the wait in the channel at the busy broker where it was longest, in seconds.
     pub delay: f64,
+    /// Messages a second that publishers were given to send, of those that say so, and what was accepted of them.
+    pub told: (f64, f64),
     /// How many brokers are in it.
     pub brokers: u32,
 }
@@ -73,6 +78,9 @@ impl Reading {
             let part = span.map_or(1.0, |span| total.seconds() / span);
             reading.accepted += total.accepted_rate() * part;
             reading.acked += total.acked_rate() * part;
+            let (offered, accepted) = total.told_rates();
+            reading.told.0 += offered * part;
+            reading.told.1 += accepted * part;
             reading.starved += total.starved_consumers() * part;
             reading.busiest = reading.busiest.max(busy);
             reading.brokers += 1;
@@ -98,8 +106,34 @@ impl Reading {
 
     /// `accepted / (1 - b)`, in messages a second. The true rate of Flink's autoscaler (DS2, OSDI 2018, adapted to
     /// blocked time), with what backpressure hides bounded.
+    ///
+    /// Where publishers say what they were given to send and it is not what they sent, that is the demand.
     pub fn demand(&self) -> f64 {
-        self.accepted / (1.0 - self.hidden)
+        if self.is_told() {
+            self.offered()
+        } else {
+            self.accepted / (1.0 - self.hidden)
+        }
+    }
+
+    /// What publishers tell that they were given, and of those that tell nothing what blocked time lets conclude; messages a
+    /// second.
+    pub fn offered(&self) -> f64 {
+        let others = (self.accepted - self.told.1).max(0.0);
+        self.told.0 + others / (1.0 - self.hidden)
+    }
+
+    /// Whether the demand is known from the publishers. As much given as sent says nothing: so it is with those that wait
+    /// until there is room.
+    pub fn is_told(&self) -> bool {
+        let (offered, accepted) = self.told;
+        offered > 0.0 && (offered - accepted).abs() > TOLD * accepted
+    }
+
+    /// Whether most publishers say what they were given: then blocked time hides little that they do not tell, or they are such
+    /// that wait until there is room.
+    pub fn do_tell(&self) -> bool {
+        self.told.1 > 0.5 * self.accepted
     }
 
     /// Whether busy brokers get more than they can do.
@@ -109,7 +143,7 @@ impl Reading {
 
     /// Whether blocked time hides so much that the demand is only known to be at least this.
     pub fn is_censored(&self) -> bool {
-        self.hidden >= MOST_HIDDEN
+        self.hidden >= MOST_HIDDEN && !self.is_told()
     }
 }
 

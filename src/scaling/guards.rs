@@ -142,7 +142,7 @@ pub(super) fn forbids_down(view: &View<'_>, state: &State) -> Option<Reason> {
     // Brokers that do not serve may go if they are the last ones: those are what would be removed.
     let first_unready = view.observed.brokers.iter().position(|broker| !broker.ready);
     let gap = first_unready.is_some_and(|at| view.observed.brokers.iter().skip(at).any(|b| b.ready));
-    (gap || view.is_distressed()).then_some(Reason::Unsettled)
+    (gap || view.is_distressed() || view.trend.is_some()).then_some(Reason::Unsettled)
 }
 
 /// Whether consumers are short while brokers are not: adding brokers helps nobody.

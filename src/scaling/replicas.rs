@@ -15,6 +15,9 @@ use super::view::{Basis, SHORTEST_MEAN, View};
 /// How long brokers of a jump must have served before it is said that they gained nothing: partitions take a moment.
 const SETTLED: Duration = Duration::from_secs(5);
 
+/// How many times the demand of a jump is another rise rather than noise.
+const ROSE_AGAIN: f64 = 1.3;
+
 /// What the demand asks for.
 struct Proposal {
     reason: Reason,
@@ -176,6 +179,11 @@ fn propose(view: &View<'_>, state: &State, phase: Phase) -> Proposal {
             capacity,
         }
     };
+    if phase != Phase::Over
+        && let Some(more) = correct_jump(view, state)
+    {
+        return more;
+    }
     if phase == Phase::Starting {
         return stay(
             Reason::AwaitingBrokers,
@@ -186,14 +194,20 @@ fn propose(view: &View<'_>, state: &State, phase: Phase) -> Proposal {
     if jump.is_some_and(|jump| jump.censored) {
         return stay(Reason::CatchingUp, basis_of(view.latest[0], view.capacity_now));
     }
-    let most = jump.map_or(f64::INFINITY, |jump| jump.demand as f64);
+    // Two readings of a noisy load are too little to correct a jump by; a load that rose again is another one.
+    let again = |demand: f64| jump.is_none_or(|jump| demand > ROSE_AGAIN * jump.demand as f64);
+    let told_since = view.since_jump.filter(Reading::do_tell);
+    let told_since = told_since.map_or(f64::INFINITY, |reading| reading.offered());
+    let most = jump.map_or(f64::INFINITY, |jump| told_since.min(jump.demand as f64));
 
     let delayed = || view.delayed_demand().filter(|_| jump.is_none());
     let felt = view.saturated_demand().or_else(delayed);
     if let (Some((demand, reading)), Some(capacity)) = (felt, view.capacity_now) {
         let basis = Basis {
             reading,
-            demand: if reading.is_censored() {
+            demand: if reading.is_told() && again(demand) {
+                demand
+            } else if reading.is_censored() || reading.do_tell() {
                 demand.min(view.plausible).min(most)
             } else {
                 demand.min(most)
@@ -201,6 +215,10 @@ fn propose(view: &View<'_>, state: &State, phase: Phase) -> Proposal {
             capacity: Some(capacity),
         };
         let proposal = size(view, basis, Reason::Saturated);
+        // Of an unknown demand nobody knows that the brokers on their way are too few.
+        if basis.reading.is_censored() && view.are_starting(state) {
+            return stay(Reason::AwaitingBrokers, basis);
+        }
         if proposal.replicas > current {
             return match guards::forbids_up(view, state) {
                 Some(reason) => stay(reason, basis),
@@ -236,6 +254,19 @@ fn propose(view: &View<'_>, state: &State, phase: Phase) -> Proposal {
     } else {
         stay(Reason::NotFelt, basis)
     }
+}
+
+/// More brokers than the jump that is under way, where publishers have told by now that they have so much more to send.
+fn correct_jump(view: &View<'_>, state: &State) -> Option<Proposal> {
+    let reading = view.since_jump.filter(Reading::is_told)?;
+    let basis = Basis {
+        reading,
+        demand: reading.demand(),
+        capacity: view.capacity_now,
+    };
+    let proposal = size(view, basis, Reason::Saturated);
+    let allowed = guards::forbids_up(view, state).is_none();
+    (allowed && proposal.replicas > view.observed.current_replicas).then_some(proposal)
 }
 
 /// The number of brokers for a demand, and what it is called if it is more than there are.

@@ -16,8 +16,12 @@ use super::window::History;
 
 /// Seconds of reports that a mean must cover to be acted on.
 pub(super) const SHORTEST_MEAN: f64 = 30.0;
+/// Seconds of reports over which noise evens out well enough to correct a jump by.
+const EVENED_OUT: f64 = 10.0;
 /// The part of what the brokers can do from which a demand has crept up to it, rather than jumped beyond it.
 const CREPT: f64 = 0.85;
+/// Hidden demand up to which publishers were not held back most of the time.
+const MOSTLY: f64 = 0.5;
 /// How far above what was before a demand that crept up may be.
 const CREEPING: f64 = 1.25;
 /// How far two readings may differ to agree.
@@ -40,6 +44,8 @@ pub(super) struct View<'a> {
     /// What a broker can do, by the last two reports and by the window.
     pub(super) capacity_now: Option<f64>,
     pub(super) capacity_mean: Option<f64>,
+    /// Since the jump that is under way was decided on, once that is long enough for noise to even out.
+    pub(super) since_jump: Option<Reading>,
     /// A demand that rises steadily.
     pub(super) trend: Option<Trend>,
     /// The most that a demand can be of which blocked time only tells that it is more than the brokers can do.
@@ -90,6 +96,13 @@ impl<'a> View<'a> {
                 None,
             )
         });
+        let since_jump = state.durable.jump.and_then(|jump| {
+            let span = state.histories.span_since(jump.at).as_secs_f64();
+            let samples = |history| History::since(history, jump.at);
+            (span >= EVENED_OUT)
+                .then(|| Reading::take(&all, samples, capacity_now, Some(span)))
+                .flatten()
+        });
         let before = Reading::take(
             &measured,
             |history| history.newest(13).skip(3),
@@ -99,7 +112,7 @@ impl<'a> View<'a> {
         let plausible = before
             .zip(capacity_now)
             .filter(|(before, capacity)| {
-                !before.is_saturated() && before.accepted >= CREPT * capacity * f64::from(before.brokers)
+                before.hidden < MOSTLY && before.accepted >= CREPT * capacity * f64::from(before.brokers)
             })
             .zip(latest[0])
             .map_or(f64::INFINITY, |((before, _), now)| {
@@ -124,6 +137,7 @@ impl<'a> View<'a> {
             mean_seconds,
             capacity_now,
             capacity_mean,
+            since_jump,
             trend: Trend::of(&all, state.mean_from),
             plausible,
             uneven: Uneven::find(
@@ -142,6 +156,13 @@ impl<'a> View<'a> {
                     .unwrap_or(0),
             ),
         }
+    }
+
+    /// Brokers that were decided on lately are not Ready yet.
+    pub(super) fn are_starting(&self, state: &State) -> bool {
+        let patience = self.observed.start_time.saturating_mul(2);
+        let lately = state.durable.last_scale.is_some_and(|at| self.now.since(at) < patience);
+        lately && self.ready < self.observed.current_replicas
     }
 
     /// Publishers are held back by busy brokers, or messages wait and none is acknowledged.
@@ -169,9 +190,20 @@ impl<'a> View<'a> {
         let saturated = |reading: &Option<Reading>| reading.filter(Reading::is_saturated);
         let newest = saturated(&self.latest[0])?;
         let before = saturated(&self.latest[1])?;
-        let (a, b) = (newest.demand(), before.demand());
+        // What publishers tell outweighs what is concluded from their waiting.
+        let (a, b) = match (newest.is_told(), before.is_told()) {
+            (true, false) => (newest.demand(), newest.demand()),
+            (false, true) => return None,
+            _ => (newest.demand(), before.demand()),
+        };
         if (a - b).abs() <= AGREEMENT * a.max(b) {
             Some((f64::midpoint(a, b), newest))
+        } else if newest.is_told() && before.is_told() {
+            // The older one may have begun before the load rose, and both are true of what they cover.
+            Some((a.max(b), newest))
+        } else if newest.do_tell() && !newest.is_told() {
+            // Publishers that queue wait all the time as soon as anything is short, for a second that was busier.
+            saturated(&self.latest[2]).map(|_| (a.min(b), newest))
         } else {
             // The oldest of three may have begun before the load rose.
             saturated(&self.latest[2]).map(|_| (f64::midpoint(a, b), newest))

@@ -46,6 +46,8 @@ pub struct State {
     pub groups: BTreeMap<(String, usize), Group>,
     pub faults: Faults,
     pub streams_opened: usize,
+    /// Of each batch: messages that the client was given since the last one, and messages in it.
+    pub told: Vec<(u64, u64)>,
 }
 
 /// One group's progress in one partition.

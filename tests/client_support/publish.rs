@@ -116,6 +116,7 @@ impl Stream {
         let count = batch.payloads.len() as u64;
         let bytes: usize = batch.payloads.iter().map(prost::Message::encoded_len).sum();
         let mut state = self.fake.state.lock();
+        state.told.push((batch.offered_messages.unwrap_or(0), count));
         let unacked = self.unacked.fetch_add(count, SeqCst) + count;
         let credit = state.faults.credit;
         if unacked > credit.0 || bytes as u64 > credit.1 {

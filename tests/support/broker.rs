@@ -340,6 +340,7 @@ impl Publisher {
         let batch = pb::PublishBatch {
             payloads,
             waited_nanos: 0,
+            offered_messages: None,
         };
         let request = pb::PublishRequest {
             request: Some(PublishRequestKind::Batch(batch)),

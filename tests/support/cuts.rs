@@ -335,6 +335,7 @@ impl Living {
         let batch = pb::PublishBatch {
             payloads: self.payloads(count),
             waited_nanos: 0,
+            offered_messages: None,
         };
         framed(&publish(pb::publish_request::Request::Batch(batch)))
     }

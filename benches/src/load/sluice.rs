@@ -66,6 +66,7 @@ impl Stream for Batches {
         let batch = PublishBatch {
             payloads: payloads.collect(),
             waited_nanos: 0,
+            offered_messages: None,
         };
         Poll::Ready(Some(PublishRequest {
             request: Some(Request::Batch(batch)),

@@ -36,6 +36,13 @@ impl Session {
         let now = Instant::now();
         self.shared.counters.requests.add(1);
         self.clock.batch(now, Duration::from_nanos(batch.waited_nanos));
+        if let Some(offered) = batch.offered_messages {
+            self.shared.counters.offered_messages.add(offered);
+        } else {
+            let sent = batch.payloads.len() as u64;
+            self.shared.counters.offered_messages.add(sent);
+            self.shared.counters.untold_messages.add(sent);
+        }
         if batch.payloads.is_empty() {
             return Ok(());
         }

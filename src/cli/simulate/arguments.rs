@@ -106,6 +106,8 @@ pub(super) enum PublishersArgument {
     /// Keep them and send them later.
     #[default]
     Queue,
+    /// Keep them, and do not tell how many they are; our client library tells.
+    QueueSilently,
     /// Give them up; they count as dropped.
     GiveUp,
 }
@@ -114,6 +116,7 @@ impl PublishersArgument {
     pub(super) fn model(self) -> Publishers {
         match self {
             Self::Queue => Publishers::Queue,
+            Self::QueueSilently => Publishers::QueueSilently,
             Self::GiveUp => Publishers::GiveUp,
         }
     }

@@ -25,6 +25,8 @@ pub(super) struct Link {
     /// Since when messages wait for credit; and for how long they did, not yet told.
     pub(super) starved_since: Option<Instant>,
     pub(super) starved_nanos: u64,
+    /// Messages handed over for this broker, not yet told.
+    pub(super) offered: u64,
 }
 
 impl Link {
@@ -40,12 +42,14 @@ impl Link {
             is_full: false,
             starved_since: None,
             starved_nanos: 0,
+            offered: 0,
         }
     }
 
     /// Adds a new message, which has the highest sequence of all.
     pub(super) fn push(&mut self, entry: Entry, now: Instant) {
         self.queued_since.get_or_insert(now);
+        self.offered += 1;
         self.queue.push_back(entry);
     }
 

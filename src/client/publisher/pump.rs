@@ -245,6 +245,7 @@ fn next_batch(
     let mut batch = pb::PublishBatch {
         payloads: Vec::with_capacity(link.queue.len().min(max_messages)),
         waited_nanos: std::mem::take(&mut link.starved_nanos),
+        offered_messages: Some(std::mem::take(&mut link.offered)),
     };
     let Some(session) = &mut link.session else {
         return batch;

@@ -77,6 +77,8 @@ pub fn to_report(report: &PressureReport, received: Time) -> Report {
             publisher_blocked_nanos: report.publisher_blocked_nanos,
             publisher_active_nanos: report.publisher_active_nanos,
             consumer_starved_nanos: report.consumer_starved_nanos,
+            offered_messages: report.offered_messages,
+            untold_messages: report.untold_messages,
         },
         gauges: BrokerGauges {
             cpu_quota_nanos: report.cpu_quota_nanos,

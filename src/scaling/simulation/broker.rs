@@ -19,6 +19,8 @@ pub enum Publishers {
     /// Keep them, and send them later. However little is short, such publishers wait all the time.
     #[default]
     Queue,
+    /// The same, but they do not tell how much there is to send, as our client library does.
+    QueueSilently,
     /// Give them up. Such publishers wait for the part of the time that they are short of.
     GiveUp,
 }
@@ -106,8 +108,10 @@ pub struct Broker {
     least_wait: f64,
     most_wait: f64,
     used: f64,
+    /// Messages that publishers were given and have not told of yet.
+    untold: f64,
     /// Fractions of messages that are not counted yet.
-    rest: [f64; 2],
+    rest: [f64; 3],
 }
 
 /// What comes to a broker in a step, and what it is in.
@@ -147,7 +151,8 @@ impl Broker {
             least_wait: f64::INFINITY,
             most_wait: 0.0,
             used: 0.0,
-            rest: [0.0; 2],
+            untold: 0.0,
+            rest: [0.0; 3],
         }
     }
 
@@ -190,7 +195,7 @@ impl Broker {
         self.waiting = before - accepted;
         let (blocked, given_up) = match model.publishers {
             _ if self.waiting <= EPSILON => (0.0, 0.0),
-            Publishers::Queue => (1.0, 0.0),
+            Publishers::Queue | Publishers::QueueSilently => (1.0, 0.0),
             Publishers::GiveUp => {
                 let given_up = std::mem::take(&mut self.waiting);
                 (given_up / before, given_up)
@@ -215,8 +220,19 @@ impl Broker {
         let nanos = |seconds: f64| (seconds * SECOND).round() as u64;
         let counters = &mut self.counters;
         counters.uptime_nanos += nanos(step.seconds);
-        let [accepted_rest, acked_rest] = &mut self.rest;
-        counters.accepted_messages += whole(accepted, accepted_rest);
+        let [accepted_rest, acked_rest, offered_rest] = &mut self.rest;
+        let taken = whole(accepted, accepted_rest);
+        counters.accepted_messages += taken;
+        if model.publishers == Publishers::Queue {
+            self.untold += step.offered;
+            // A batch tells of it, and none goes out without credit.
+            if accepted > 0.0 {
+                counters.offered_messages += whole(std::mem::take(&mut self.untold), offered_rest);
+            }
+        } else {
+            counters.offered_messages += taken;
+            counters.untold_messages += taken;
+        }
         let messages = whole(acked, acked_rest);
         counters.acked_messages += messages;
         counters.acked_bytes += messages * model.message_bytes;

@@ -181,7 +181,7 @@ impl Cluster {
                 if self.lost == Some(ordinal) {
                     // Nobody there: publishers that queue go on queueing.
                     match self.model.publishers {
-                        super::Publishers::Queue => broker.waiting += arrived * share,
+                        super::Publishers::Queue | super::Publishers::QueueSilently => broker.waiting += arrived * share,
                         super::Publishers::GiveUp => self.given_up += arrived * share,
                     }
                     continue;

@@ -56,7 +56,7 @@ fn counter() -> impl Strategy<Value = u64> {
 }
 
 fn report() -> impl Strategy<Value = Option<Report>> {
-    let counters = prop::array::uniform14(counter());
+    let counters = prop::array::uniform16(counter());
     let gauges = prop::array::uniform7(counter());
     prop::option::of(
         (0..300_000_u64, 0..3_u64, counters, gauges).prop_map(|(received, boot_id, c, g)| Report {
@@ -76,6 +76,8 @@ fn report() -> impl Strategy<Value = Option<Report>> {
                 consumer_starved_nanos: c[10],
                 requests: c[11],
                 delivered_messages: c[12],
+                offered_messages: c[13],
+                untold_messages: c[14],
             },
             gauges: BrokerGauges {
                 cpu_quota_nanos: g[0],
