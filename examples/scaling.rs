@@ -144,6 +144,7 @@ fn row(label: &str, policy: &Policy, load: fn(f64) -> f64) -> String {
                     counters: broker.counters,
                     gauges: broker.gauges,
                 }),
+                hottest: None,
             }],
             channel_capacity: capacity,
             ..Observed::default()

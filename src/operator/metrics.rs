@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::scaling::gauges::ScalingGauges;
+
 /// Which loop, and how it ended.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ReconcileLabels {
@@ -56,6 +58,8 @@ pub struct Metrics {
     pub moves: Counter,
     /// Seconds from the last decision to scale up to the patch of the StatefulSet.
     pub decision_to_patch_seconds: Gauge<f64, AtomicU64>,
+    /// What each MessageBroker's number of brokers was decided on.
+    pub scaling: ScalingGauges,
 }
 
 impl Metrics {
@@ -91,7 +95,9 @@ impl Metrics {
             Unit::Seconds,
             decision_to_patch_seconds.clone(),
         );
+        let scaling = ScalingGauges::register(&mut registry);
         let metrics = Self {
+            scaling,
             reconciles,
             reconcile_seconds,
             writes,

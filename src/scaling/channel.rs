@@ -24,6 +24,10 @@ const DEAD_BAND: f64 = 0.1;
 /// Blocked time from which publishers count as held back: a burst of 50 ms in five seconds. More room costs nothing as long as
 /// the queue does not stand, and a tenth of the messages may come in a hundredth of the time.
 const BLOCKED: f64 = 0.01;
+/// Commits' worth of messages that must fit: those that one takes, and those that come meanwhile for the next one.
+const ROOM: f64 = 2.0;
+/// Commits that a message may wait for: the rest of the one that runs, one before its own, and its own.
+const COMMITS: f64 = 3.0;
 /// Room above what a burst needs, and the least growth where it cannot be told.
 const HEADROOM: f64 = 1.25;
 
@@ -189,6 +193,8 @@ struct Signals {
     shortest_wait_nanos: u64,
     /// Publishers' time without credit, 0 to 1.
     blocked: f64,
+    /// How long a commit took, in seconds, at the broker where it took longest.
+    commit_seconds: f64,
 }
 
 /// What a broker had to do over the whole window.
@@ -203,7 +209,16 @@ struct Window {
 impl Signals {
     /// CoDel's test: even the shortest wait was too long.
     fn is_standing(&self, channel: &ChannelPolicy) -> bool {
-        u128::from(self.shortest_wait_nanos) > channel.target_queue_delay.as_nanos()
+        self.shortest_wait_nanos as f64 / 1e9 > self.at_least(channel, COMMITS)
+    }
+
+    /// The target delay, or what so many commits take if that is more: a disk that is slower than the target makes no queue that
+    /// stands, and with room for less it would wait for messages between its commits.
+    fn at_least(&self, channel: &ChannelPolicy, commits: f64) -> f64 {
+        channel
+            .target_queue_delay
+            .as_secs_f64()
+            .max(commits * self.commit_seconds)
     }
 
     fn take(histories: &[&History], start: Time) -> Self {
@@ -220,6 +235,12 @@ impl Signals {
         Self {
             fewest_samples: histories.iter().map(|h| h.count_since(start)).min().unwrap_or(0),
             shortest_wait_nanos: histories.iter().filter_map(shortest).max().unwrap_or(0),
+            commit_seconds: histories
+                .iter()
+                .filter_map(|history| Interval::sum(history.since(start).map(|sample| &sample.interval)))
+                .filter(|total| total.commits > 0)
+                .map(|total| total.commit_nanos as f64 / 1e9 / total.commits as f64)
+                .fold(0.0, f64::max),
             blocked: Interval::sum(&recent).map_or(0.0, |total| total.blocked_fraction()),
         }
     }
@@ -255,7 +276,7 @@ fn resize(
     mu: f64,
 ) -> (u32, ChannelReason) {
     let current = f64::from(from);
-    let by_delay = mu * channel.target_queue_delay.as_secs_f64();
+    let by_delay = mu * signals.at_least(channel, ROOM);
     let by_memory = if window.bytes_per_message > 0.0 {
         channel.max_inflight_bytes as f64 / window.bytes_per_message
     } else {

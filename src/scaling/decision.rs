@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::observed::HotPartition;
 use super::policy::Mode;
 
 /// How many brokers there should be, and why.
@@ -29,6 +30,9 @@ pub struct Decision {
     pub inputs: Inputs,
     /// The broker that the reason speaks of, if it speaks of one.
     pub broker: Option<String>,
+    /// The partition of that broker that gets most, if that is known.
+    #[serde(default)]
+    pub partition: Option<HotPartition>,
 }
 
 impl Decision {
@@ -234,6 +238,39 @@ impl fmt::Display for Load<'_> {
 }
 
 impl Decision {
+    fn hot(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let broker = self.broker.as_deref().unwrap_or("one broker");
+        write!(
+            f,
+            "{broker} gets far more than the other brokers, which are not busy: "
+        )?;
+        match &self.partition {
+            Some(hot) => {
+                let HotPartition {
+                    topic,
+                    partition,
+                    per_second,
+                } = hot;
+                let most = self.inputs.capacity_per_broker.unwrap_or(u64::MAX);
+                // What is accepted is never more than the broker can do.
+                if *per_second >= most / 2 {
+                    write!(
+                        f,
+                        "partition {partition} of topic {topic} alone has {per_second}/s of it, so give it a broker of its own, \
+                         or spread its keys over more partitions"
+                    )?;
+                } else {
+                    write!(
+                        f,
+                        "move its partitions, first partition {partition} of topic {topic} with {per_second}/s"
+                    )?;
+                }
+            }
+            None => write!(f, "move its partitions, or split the topic further")?,
+        }
+        write!(f, "; {}", Load(&self.inputs))
+    }
+
     fn because(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inputs = &self.inputs;
         let load = Load(inputs);
@@ -281,12 +318,7 @@ impl Decision {
                 f,
                 "consumers are out of credit and the brokers are not busy: more consumers are needed, not more brokers; {load}"
             ),
-            Reason::HotPartition => write!(
-                f,
-                "{} gets far more than the other brokers, which are not busy: move its partitions, or split the topic further; \
-                 {load}",
-                self.broker.as_deref().unwrap_or("one broker")
-            ),
+            Reason::HotPartition => self.hot(f),
             Reason::IneffectiveScaling => write!(
                 f,
                 "the brokers that were added last gained next to nothing, so no more are added for ten minutes; {load}"

@@ -31,7 +31,7 @@ pub use channel::{ChannelDecision, ChannelReason, decide_channel};
 pub use counters::{BrokerCounters, BrokerGauges};
 pub use decision::{Decision, Inputs, LimitedBy, Reason};
 pub use jump::Jump;
-pub use observed::{Observed, ObservedBroker, Report};
+pub use observed::{HotPartition, Observed, ObservedBroker, Report};
 pub use policy::{AutoscalingPolicy, ChannelMode, ChannelPolicy, Fallback, FallbackBehavior, Mode, Policy};
 pub use replicas::decide;
 pub use state::{Durable, State};

@@ -46,6 +46,20 @@ pub struct ObservedBroker {
     pub ready: bool,
     /// Its last report, if there ever was one.
     pub report: Option<Report>,
+    /// The partition of its that gets most, if that is known.
+    #[serde(default)]
+    pub hottest: Option<HotPartition>,
+}
+
+/// A partition and what it gets.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct HotPartition {
+    /// The topic's name.
+    pub topic: String,
+    /// Which partition of it.
+    pub partition: u32,
+    /// Messages accepted a second.
+    pub per_second: u64,
 }
 
 /// The last report of a broker.

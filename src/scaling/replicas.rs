@@ -96,6 +96,10 @@ pub fn decide(policy: &Policy, observed: &Observed, state: &mut State, now: Time
     if acting && desired != current {
         note_change(&view, state, &proposal, (desired, outcome.reason));
     }
+    let hot = view
+        .uneven
+        .as_ref()
+        .filter(|_| outcome.reason == Reason::HotPartition);
     let mode_limits = mode != Mode::Off && desired != outcome.to;
     Decision {
         from: current,
@@ -114,9 +118,10 @@ pub fn decide(policy: &Policy, observed: &Observed, state: &mut State, now: Time
         },
         mode,
         inputs: view.inputs(&proposal.basis),
-        broker: (outcome.reason == Reason::HotPartition)
-            .then(|| view.uneven.as_ref().map(|uneven| uneven.broker.clone()))
-            .flatten(),
+        partition: hot
+            .and_then(|hot| observed.brokers.iter().find(|broker| broker.name == hot.broker))
+            .and_then(|broker| broker.hottest.clone()),
+        broker: hot.map(|hot| hot.broker.clone()),
     }
 }
 
@@ -344,6 +349,9 @@ fn conclude(view: &View<'_>, state: &mut State, proposal: &Proposal) -> Outcome 
         };
     }
     match guard {
+        // Nothing has left yet that would not be needed at once: the drain is given up.
+        Some(Guard::Hold(Reason::Draining))
+            if proposal.reason == Reason::Saturated && proposal.replicas > current => {}
         Some(Guard::Hold(reason)) => return Outcome::hold(current, reason, proposal.recommended),
         Some(Guard::Fallback(replicas)) => return fall_back(view, state, replicas),
         None => {}

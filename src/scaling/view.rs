@@ -161,7 +161,10 @@ impl<'a> View<'a> {
     /// Brokers that were decided on lately are not Ready yet.
     pub(super) fn are_starting(&self, state: &State) -> bool {
         let patience = self.observed.start_time.saturating_mul(2);
-        let lately = state.durable.last_scale.is_some_and(|at| self.now.since(at) < patience);
+        let lately = state
+            .durable
+            .last_scale
+            .is_some_and(|at| self.now.since(at) < patience);
         lately && self.ready < self.observed.current_replicas
     }
 

@@ -15,6 +15,9 @@ pub const WINDOW: Duration = Duration::from_secs(60);
 /// Reports closer than this to the one before are left for the next one: a rate over an instant is noise.
 const SHORTEST_NANOS: u64 = 250_000_000;
 
+/// How far a clock must go wrong between two reports to have been set: reports may be a little late.
+const CLOCK_STEP: Duration = Duration::from_secs(3);
+
 /// Use of the CPU quota from which a broker counts as bound by it.
 const CPU_BOUND: f64 = 0.8;
 
@@ -53,6 +56,8 @@ impl Sample {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct History {
     last: Option<BrokerCounters>,
+    /// When `last` was received.
+    received: Time,
     samples: VecDeque<Sample>,
 }
 
@@ -65,6 +70,7 @@ impl History {
         let current = report.counters;
         let Some(last) = self.last else {
             self.last = Some(current);
+            self.received = report.received;
             return None;
         };
         let same_boot = last.boot_id == current.boot_id;
@@ -72,8 +78,10 @@ impl History {
             return None;
         }
         self.last = Some(current);
+        let before = std::mem::replace(&mut self.received, report.received);
         let interval =
             difference(&last, &current).filter(|interval| Duration::from_nanos(interval.nanos) <= WINDOW)?;
+        self.follow_clock(before, report.received, Duration::from_nanos(interval.nanos));
         let sample = Sample {
             end: report.received,
             interval,
@@ -81,6 +89,19 @@ impl History {
         };
         self.samples.push_back(sample);
         Some(sample)
+    }
+
+    /// The broker's clock is monotonic: where the caller's went on by much more or less between two reports, it was set. Then
+    /// what is older moves along, or it would look as if the broker had been away, or had done it all at once.
+    fn follow_clock(&mut self, before: Time, now: Time, passed: Duration) {
+        let expected = before + passed;
+        let (ahead, behind) = (now.since(expected), expected.since(now));
+        if ahead.max(behind) < CLOCK_STEP {
+            return;
+        }
+        for sample in &mut self.samples {
+            sample.end = (sample.end + ahead) - behind;
+        }
     }
 
     fn prune(&mut self, now: Time) {
@@ -210,6 +231,7 @@ mod tests {
                 name: "orders-0".into(),
                 ready: true,
                 report: Some(report),
+                ..ObservedBroker::default()
             }],
             ..Observed::default()
         }
@@ -230,6 +252,27 @@ mod tests {
             20
         );
         assert_eq!(history.latest(1).unwrap().interval.acked, 100);
+    }
+
+    #[test]
+    fn what_was_measured_moves_along_when_the_clock_is_set() {
+        for step in [-600_i64, -30, 30, 600] {
+            let mut histories = Histories::default();
+            let mut now = Time::default();
+            for second in 1..=40_i64 {
+                let clock = 1_000 + second + if second > 30 { step } else { 0 };
+                now = Time::from_millis(clock as u64 * 1_000);
+                let report = report(clock as u64, 1, second as u64 * SECOND, 100 * second as u64);
+                histories.take(&observed(report), now);
+            }
+            assert_eq!(histories.of("orders-0").unwrap().samples.len(), 39, "{step}");
+            assert_eq!(
+                histories.span_since(Time::default()),
+                Duration::from_secs(39),
+                "{step}"
+            );
+            assert_eq!(histories.of("orders-0").unwrap().latest(0).unwrap().end, now);
+        }
     }
 
     #[test]

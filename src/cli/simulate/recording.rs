@@ -75,6 +75,7 @@ pub(super) fn replay(policy: &Policy, start_time: Duration, lines: &[Line]) -> R
                 name: (*name).to_owned(),
                 ready: serves(report),
                 report: Some(*report),
+                ..ObservedBroker::default()
             })
             .collect();
         let count = brokers.iter().filter(|broker| broker.ready).count() as u32;

@@ -9,7 +9,9 @@ use k8s_openapi::jiff::Timestamp;
 use super::figures::{self, BrokerFigures, Figures};
 use crate::api::MessageBroker;
 use crate::api::broker_status::{AutoscalingStatus, Decision as ApiDecision, DecisionInputs, OpaqueState};
-use crate::scaling::{self, Decision, Mode, Observed, ObservedBroker, Policy, Report, State, Time};
+use crate::scaling::{
+    self, Decision, HotPartition, Mode, Observed, ObservedBroker, Policy, Report, State, Time,
+};
 
 /// What a broker takes from decision to Ready, until this cluster's own were seen.
 const START_TIME: Duration = Duration::from_secs(10);
@@ -30,12 +32,14 @@ pub struct Basis {
 }
 
 /// The newest of one broker.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Seen {
     /// Its report.
     pub report: Report,
     /// Its connections.
     pub connections: u64,
+    /// Its partition that gets most, where it was asked for.
+    pub hottest: Option<HotPartition>,
 }
 
 /// The autoscaler of one cluster.
@@ -123,6 +127,7 @@ impl Scaler {
                     name: name.clone(),
                     ready: *ready,
                     report: reports.get(name).map(|seen| seen.report),
+                    hottest: reports.get(name).and_then(|seen| seen.hottest.clone()),
                 })
                 .collect(),
             rolling_out: basis.rolling_out,
@@ -229,6 +234,16 @@ impl Scaler {
         self.growing.map(|(_, since)| now.since(since))
     }
 
+    /// The broker that gets far more than the others, by the last decision: of it, the hottest partition is worth knowing.
+    pub fn hot_broker(&self) -> Option<String> {
+        self.last.as_ref().and_then(|last| last.broker.clone())
+    }
+
+    /// The last decision, and what it is for the channels.
+    pub fn last(&self) -> (Option<&Decision>, Option<u32>) {
+        (self.last.as_ref(), self.capacity)
+    }
+
     /// The figures that the status shows.
     pub fn figures(&self) -> &Figures {
         &self.written
@@ -332,6 +347,7 @@ mod tests {
                     Seen {
                         report,
                         connections: 1,
+                        hottest: None,
                     },
                 )
             });

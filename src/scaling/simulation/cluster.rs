@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::broker::{Broker, BrokerModel, Step};
 use super::load::Event;
-use crate::scaling::{Observed, ObservedBroker, Report, Time};
+use crate::scaling::{HotPartition, Observed, ObservedBroker, Report, Time};
 
 /// Steps of the model in a second.
 const STEPS: u32 = 5;
@@ -40,6 +40,8 @@ pub struct Cluster {
     drained_at: Option<f64>,
     lost: Option<usize>,
     shares: Vec<f64>,
+    /// The part of the load that is in one partition of broker 0.
+    hot: f64,
 }
 
 impl Cluster {
@@ -62,6 +64,7 @@ impl Cluster {
             drained_at: None,
             lost: None,
             shares: Vec::new(),
+            hot: 0.0,
         };
         for _ in 0..replicas {
             cluster.add_broker(-MOVING_SECONDS);
@@ -168,6 +171,7 @@ impl Cluster {
     pub fn serve(&mut self, offered: impl Fn(f64) -> f64, event: &Event) {
         let seconds = 1.0 / f64::from(STEPS);
         self.lose(event.lost);
+        self.hot = event.hot;
         for broker in &mut self.brokers {
             broker.begin_second();
         }
@@ -181,7 +185,9 @@ impl Cluster {
                 if self.lost == Some(ordinal) {
                     // Nobody there: publishers that queue go on queueing.
                     match self.model.publishers {
-                        super::Publishers::Queue | super::Publishers::QueueSilently => broker.waiting += arrived * share,
+                        super::Publishers::Queue | super::Publishers::QueueSilently => {
+                            broker.waiting += arrived * share;
+                        }
                         super::Publishers::GiveUp => self.given_up += arrived * share,
                     }
                     continue;
@@ -238,6 +244,12 @@ impl Cluster {
             name: self.names[ordinal].clone(),
             ready: self.is_ready(ordinal),
             report: self.reports[ordinal],
+            hottest: (ordinal == 0 && self.hot > 0.0).then(|| HotPartition {
+                topic: "orders".to_owned(),
+                partition: 0,
+                per_second: (self.brokers[0].acked * self.hot / self.shares.first().unwrap_or(&1.0)).round()
+                    as u64,
+            }),
         };
         Observed {
             spec_replicas: self.spec_replicas,

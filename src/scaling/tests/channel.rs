@@ -12,6 +12,8 @@ struct Channels {
     state: State,
     observed: Observed,
     second: u64,
+    /// What a commit takes, in nanoseconds; 0: there are none.
+    commit_nanos: u64,
 }
 
 /// One second at each broker.
@@ -45,6 +47,7 @@ impl Channels {
             name: format!("orders-{ordinal}"),
             ready: true,
             report: Some(Report::default()),
+            hottest: None,
         };
         Self {
             policy: Policy::default(),
@@ -57,6 +60,7 @@ impl Channels {
                 ..Observed::default()
             },
             second: 0,
+            commit_nanos: 0,
         }
     }
 
@@ -74,6 +78,10 @@ impl Channels {
             counters.acked_messages += felt.accepted;
             counters.acked_bytes += felt.accepted * 1_000;
             counters.cpu_nanos += felt.accepted * 40_000;
+            if let Some(commits) = SECOND.checked_div(self.commit_nanos) {
+                counters.commits += commits;
+                counters.commit_nanos += commits * self.commit_nanos;
+            }
             counters.publisher_active_nanos += SECOND;
             counters.publisher_blocked_nanos += SECOND / 100 * felt.blocked_percent;
             report.gauges.cpu_quota_nanos = SECOND / 5;
@@ -118,6 +126,28 @@ fn it_never_grows_on_a_standing_queue_and_goes_back_to_what_the_delay_allows() {
         // Within the dead band of 500.
         assert_eq!(before, start.min(before));
         assert!(before <= 556, "{start} -> {before}");
+    }
+}
+
+#[test]
+fn a_disk_that_is_slower_than_the_target_delay_gets_room_for_two_commits() {
+    for (commit, wait, expected) in [
+        // Two commits of 300 ms at 5000/s; no message can wait for less than one.
+        (300, 350, 2_700..=3_000),
+        // Three commits and more: others are before it, so the queue stands.
+        (300, 1_000, 128..=128),
+        // A fast one leaves the target as it is.
+        (2, 20, 450..=500),
+    ] {
+        let mut channels = Channels::new();
+        channels.commit_nanos = commit * 1_000_000;
+        let felt = Felt {
+            shortest_wait: Duration::from_millis(wait),
+            ..BURST
+        };
+        channels.run(120, felt);
+        let capacity = channels.observed.channel_capacity;
+        assert!(expected.contains(&capacity), "{commit} ms, {wait} ms: {capacity}");
     }
 }
 
@@ -197,6 +227,7 @@ fn missing_reports_change_nothing() {
         name: "orders-2".into(),
         ready: true,
         report: None,
+        hottest: None,
     });
     channels.observed.current_replicas = 3;
     assert_eq!(channels.run(60, BURST).reason, ChannelReason::MetricsMissing);

@@ -92,12 +92,12 @@ fn a_drain_holds_until_it_is_over() {
     }
     let decided = model.second;
     while model.brokers.len() > 2 {
-        model.tick(|_| 5_000.0);
+        model.tick(|_| 1_900.0);
         assert_eq!(model.last.as_ref().unwrap().reason, Reason::Draining);
         assert_eq!(model.desired, 2);
     }
     assert!(model.second >= decided + 10);
-    model.run(1, 5_000.0);
+    model.run(3, 5_000.0);
     assert!(model.desired > 2, "{}", model.last.unwrap());
 }
 
@@ -211,6 +211,10 @@ fn a_hot_broker_is_named_and_gets_no_others() {
             "{publishers:?}: {decision}"
         );
         assert_eq!(decision.broker.as_deref(), Some("orders-0"));
+        let partition = decision.partition.unwrap();
+        assert_eq!((partition.topic.as_str(), partition.partition), ("orders", 0));
+        // All that it accepts is of that one partition.
+        assert!((950..=1_100).contains(&partition.per_second), "{partition:?}");
     }
 }
 
@@ -246,20 +250,32 @@ fn a_step_that_gained_nothing_is_the_last_one_for_ten_minutes() {
 }
 
 #[test]
-fn an_overload_while_a_broker_is_on_its_way_out_is_told() {
-    let mut model = Model::new(3);
-    model.drain_seconds = 1e6;
-    while model.actions.is_empty() {
-        model.tick(|_| 300.0);
+fn an_overload_gives_up_the_drain_that_is_in_its_way() {
+    for publishers in [Publishers::GiveUp, Publishers::Queue] {
+        let mut model = Model::new(3);
+        model.model.publishers = publishers;
+        model.drain_seconds = 1e6;
+        while model.actions.is_empty() {
+            model.tick(|_| 300.0);
+        }
+        model.run(2, 300.0);
+        assert!(model.is_draining());
+        let overload = model.second;
+        model.run(5, 9_000.0);
+        let (second, from, to, reason) = model.actions[1];
+        assert!(second <= overload + 4, "{publishers:?}: {:?}", model.actions);
+        assert_eq!((from, reason), (2, Reason::Saturated), "{publishers:?}");
+        assert!(to >= 10, "{publishers:?}: {:?}", model.actions);
+        assert!(
+            !model.is_draining() && model.brokers.len() as u32 == to,
+            "{publishers:?}"
+        );
+        model.run(60, 9_000.0);
+        assert_eq!(model.last.as_ref().unwrap().from, model.desired);
+        assert!(
+            (12..=14).contains(&model.desired),
+            "{publishers:?}: {:?}",
+            model.actions
+        );
     }
-    model.run(30, 9_000.0);
-    let decision = model.last.clone().unwrap();
-    assert_eq!(decision.reason, Reason::Draining);
-    assert!(decision.recommended_replicas > decision.from, "{decision}");
-    assert!(
-        decision
-            .to_string()
-            .contains("brokers are needed, but first a broker must be emptied"),
-        "{decision}"
-    );
 }

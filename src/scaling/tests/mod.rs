@@ -4,6 +4,7 @@ mod behavior;
 mod channel;
 mod guards;
 mod model;
+mod modes;
 mod properties;
 mod replicas;
 mod seen;

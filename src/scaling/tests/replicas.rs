@@ -64,7 +64,11 @@ fn publishers_that_tell_what_they_hold_get_the_right_number_whatever_the_step_an
                 "{load} {capacity}: {:?}",
                 model.actions
             );
-            assert!(u32::abs_diff(to, right) <= 1, "{load} {capacity}: {:?}", model.actions);
+            assert!(
+                u32::abs_diff(to, right) <= 1,
+                "{load} {capacity}: {:?}",
+                model.actions
+            );
         }
     }
 }
