@@ -69,6 +69,7 @@ pub(crate) fn observed(report: Report, channel_capacity: u32) -> Observed {
             name: "broker-0".to_owned(),
             ready: true,
             report: Some(report),
+            hottest: None,
         }],
         start_time: Duration::from_secs(15),
         channel_capacity,

@@ -57,8 +57,9 @@ fn counter() -> impl Strategy<Value = u64> {
 }
 
 fn report() -> impl Strategy<Value = Option<Report>> {
-    let counters = prop::array::uniform16(counter());
-    let gauges = prop::array::uniform7(counter());
+    // On the heap: arrays of this size are more than a test's stack holds.
+    let counters = prop::collection::vec(counter(), 15);
+    let gauges = prop::collection::vec(counter(), 7);
     prop::option::of(
         (0..300_000_u64, 0..3_u64, counters, gauges).prop_map(|(received, boot_id, c, g)| Report {
             received: Time::from_millis(received),
