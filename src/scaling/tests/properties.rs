@@ -211,8 +211,9 @@ proptest! {
             }
             model.channel_capacity = capacity;
             model.run(90, 1_400.0);
-            // Until a second jump is decided on as well, where the policies cut the first one short.
-            model.run(60, 1_400.0 * factor);
+            // Until a second jump is decided on as well, where the policies cut the first one short: of the few percent that
+            // may be left over then, a small channel tells late.
+            model.run(240, 1_400.0 * factor);
             (model.actions.first().map(|action| action.0), model.desired)
         };
         let (small, large) = (end(small), end(large));
