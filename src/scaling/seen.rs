@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::demand::SATURATED;
 use super::time::Time;
+use super::view::MOSTLY;
 use super::window::{History, Sample};
 
 /// How long a rate must last to count.
@@ -34,6 +35,8 @@ pub struct Seen {
     rate: u64,
     /// Publishers were held back at this rate: it is what a broker can do, not only something that it can do.
     limit: bool,
+    /// They were held back most of the time, or messages waited: not only by small requests that used up the CPU.
+    firm: bool,
     /// CPU nanoseconds a second that the container could use then; 0 where unknown.
     cpu_quota_nanos: u64,
     /// When it last faded.
@@ -49,6 +52,12 @@ impl Seen {
     /// Whether that is also what a broker can do at most.
     pub fn is_limit(&self) -> bool {
         self.limit
+    }
+
+    /// Whether it is what a broker can do at most even in larger requests: publishers that are held back a little send
+    /// small ones, which cost a broker several times the CPU for a message.
+    pub fn is_firm(&self) -> bool {
+        self.firm
     }
 
     /// Takes in a broker's newest sample. `target_delay` is how long a message may wait in the channel.
@@ -67,8 +76,10 @@ impl Seen {
         if let Some(lately) = Lately::of(history, target_delay) {
             let held_back = lately.held_back;
             self.limit |= held_back;
+            self.firm |= lately.firmly;
             if lately.rate > self.rate() * (1.0 + BEYOND) {
                 self.limit = held_back;
+                self.firm = lately.firmly;
             }
             let higher = lately.rate > self.rate() * (1.0 + NOTABLE);
             let lower = held_back && lately.highest < self.rate() * (1.0 - NOTABLE);
@@ -90,6 +101,7 @@ impl Seen {
         if two.clone().filter(|sample| blocked(sample)).count() == 2 {
             let highest = two.map(|sample| sample.interval.acked_rate()).fold(0.0, f64::max);
             self.limit = true;
+            self.firm = true;
             if highest < self.rate() * (1.0 - NOTABLE) {
                 self.rate = highest as u64;
             }
@@ -120,12 +132,15 @@ struct Lately {
     highest: f64,
     /// Publishers were held back in every interval, by the broker.
     held_back: bool,
+    /// They were so most of the time, or messages waited.
+    firmly: bool,
 }
 
 impl Lately {
     /// `None` where there are too few reports with the present CPU quota.
     fn of(history: &History, target_delay: Duration) -> Option<Self> {
-        let (mut nanos, mut acked, mut highest, mut held_back) = (0_u64, 0_u64, 0.0_f64, true);
+        let (mut nanos, mut acked, mut highest) = (0_u64, 0_u64, 0.0_f64);
+        let (mut held_back, mut firmly) = (true, true);
         let quota = history.latest(0)?.gauges.cpu_quota_nanos;
         for sample in history.newest(usize::MAX) {
             if !near(quota, sample.gauges.cpu_quota_nanos) {
@@ -136,14 +151,15 @@ impl Lately {
             acked = acked.saturating_add(interval.acked);
             highest = highest.max(interval.acked_rate());
             let waiting = u128::from(sample.gauges.sojourn_min_nanos) > target_delay.as_nanos();
-            held_back &= sample.is_at_its_limit()
-                && interval.acked > 0
-                && (waiting || interval.blocked_fraction() >= SATURATED);
+            let busy = sample.is_at_its_limit() && interval.acked > 0;
+            held_back &= busy && (waiting || interval.blocked_fraction() >= SATURATED);
+            firmly &= busy && (waiting || interval.blocked_fraction() >= MOSTLY);
             if nanos >= SUSTAINED_NANOS {
                 return Some(Self {
                     rate: acked as f64 / nanos as f64 * 1e9,
                     highest,
                     held_back,
+                    firmly,
                 });
             }
         }

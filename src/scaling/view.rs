@@ -21,7 +21,7 @@ const EVENED_OUT: f64 = 10.0;
 /// The part of what the brokers can do from which a demand has crept up to it, rather than jumped beyond it.
 const CREPT: f64 = 0.85;
 /// Hidden demand up to which publishers were not held back most of the time.
-const MOSTLY: f64 = 0.5;
+pub(super) const MOSTLY: f64 = 0.5;
 /// How far above what was before a demand that crept up may be.
 const CREEPING: f64 = 1.25;
 /// How far two readings may differ to agree.
@@ -62,11 +62,11 @@ impl<'a> View<'a> {
         let measured = state.histories.measured(observed, staleness, now);
         let all = state.histories.all();
         let correction = state.durable.correction;
-        // What was seen is the least that a broker can do, whatever the model says; and the most, where it was a limit and the
-        // model speaks of requests that are larger than any that were seen.
+        // What was seen is the least that a broker can do, whatever the model says; and the most, where publishers were held
+        // back most of the time and the model speaks of requests that are larger than any that were seen.
         let seen = state.durable.seen;
         let counts_requests = |history: &&History| history.latest(0).is_some_and(|s| s.interval.requests > 0);
-        let is_limited = seen.is_limit() && all.iter().any(counts_requests);
+        let is_limited = seen.is_firm() && all.iter().any(counts_requests);
         let rate = |capacity: Option<Capacity>| {
             let modelled = capacity
                 .filter(|_| !is_limited)

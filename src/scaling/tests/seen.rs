@@ -142,3 +142,65 @@ fn what_was_seen_fades_within_hours_but_never_below_the_model() {
     assert!((0.4..0.6).contains(&left), "{seen} {faded}");
     assert_eq!(model.actions.iter().filter(|action| is_up(action)).count(), 0);
 }
+
+/// What is decided for a broker whose CPU is used up by 10,000 messages a second in requests of 40, while publishers are
+/// held back for this part of the time.
+fn busy_with_small_requests(blocked: f64) -> Decision {
+    let mut policy = Policy::default();
+    policy.autoscaling.mode = Mode::Auto;
+    let mut state = State::new(Time::from_millis(0));
+    let mut decision = None;
+    for second in 1..=20_u64 {
+        let now = Time::from_millis(second * 1_000);
+        let counters = BrokerCounters {
+            boot_id: 1,
+            uptime_nanos: second * 1_000_000_000,
+            accepted_messages: second * 10_000,
+            acked_messages: second * 10_000,
+            acked_bytes: second * 2_560_000,
+            requests: second * 250,
+            commits: second * 100,
+            commit_nanos: second * 20_000_000,
+            append_nanos: second * 20_000_000,
+            cpu_nanos: second * 198_000_000,
+            publisher_blocked_nanos: (second as f64 * blocked * 1e9) as u64,
+            publisher_active_nanos: second * 1_000_000_000,
+            ..BrokerCounters::default()
+        };
+        let gauges = BrokerGauges {
+            cpu_quota_nanos: 200_000_000,
+            channel_capacity: 1_024,
+            publish_streams: 1,
+            ..BrokerGauges::default()
+        };
+        let report = Report {
+            received: now,
+            counters,
+            gauges,
+        };
+        let observed = Observed {
+            spec_replicas: 1,
+            current_replicas: 1,
+            brokers: vec![ObservedBroker {
+                name: "orders-0".to_owned(),
+                ready: true,
+                report: Some(report),
+                hottest: None,
+            }],
+            ..Observed::default()
+        };
+        decision = Some(decide(&policy, &observed, &mut state, now));
+    }
+    decision.unwrap()
+}
+
+#[test]
+fn publishers_that_are_held_back_a_little_do_not_make_small_requests_the_most_a_broker_can_do() {
+    let capacity = |blocked| busy_with_small_requests(blocked).inputs.capacity_per_broker;
+    assert!(capacity(0.19) > Some(12_000), "{:?}", capacity(0.19));
+    assert!(
+        (9_900..=10_100).contains(&capacity(0.95).unwrap()),
+        "{:?}",
+        capacity(0.95)
+    );
+}
