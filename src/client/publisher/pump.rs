@@ -117,7 +117,8 @@ impl Driver {
                     return self.wake_pump(at);
                 }
             }
-            if !session.has_credit(1, front.bytes) {
+            let is_worthwhile = session.is_worthwhile(link.queue.len(), settings.batch_messages);
+            if !is_worthwhile || !session.has_credit(1, front.bytes) {
                 link.starved_since.get_or_insert(now);
                 return;
             }

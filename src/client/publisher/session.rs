@@ -80,6 +80,15 @@ impl Session {
         self.sent_messages + messages <= self.credit.messages && self.sent_bytes + bytes <= self.credit.bytes
     }
 
+    /// Whether it is worth sending of `queued` messages what there is credit for: all of them, half of the credit or a whole
+    /// batch (the rule by which TCP avoids small segments, RFC 1122 section 4.2.3.4). Else credit that comes back in small
+    /// pieces is spent in small batches, each of which costs the broker as much as a large one, for ever.
+    pub(super) fn is_worthwhile(&self, queued: usize, batch_messages: usize) -> bool {
+        let left = self.credit.messages.saturating_sub(self.sent_messages);
+        let enough = (self.credit.messages / 2).min(batch_messages as u64);
+        left >= enough || left >= queued as u64
+    }
+
     /// Takes a message that the broker refused; `None` if it is not unacknowledged here.
     pub(super) fn take(&mut self, sequence: u64) -> Option<Entry> {
         let index = self
@@ -179,4 +188,41 @@ pub(super) async fn run(
             what: What::Ended(ended),
         })
         .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream that may have 100 messages unacknowledged and has `sent` of them.
+    fn session(sent: u64) -> Session {
+        let task = tokio::spawn(std::future::ready(())).abort_handle();
+        Session {
+            credit: pb::Credit {
+                messages: 100,
+                bytes: 1 << 20,
+            },
+            sent_messages: sent,
+            ..Session::new(1, outgoing().0, task)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_back_in_small_pieces_is_not_sent_in_small_batches() {
+        assert!(!session(99).is_worthwhile(1_000, 1_000));
+        assert!(!session(51).is_worthwhile(1_000, 1_000));
+        assert!(session(50).is_worthwhile(1_000, 1_000), "half of the credit");
+        assert!(session(99).is_worthwhile(1, 1_000), "nothing else waits");
+        assert!(session(90).is_worthwhile(1_000, 10), "a whole batch");
+        assert!(!session(91).is_worthwhile(1_000, 10));
+    }
+
+    #[tokio::test]
+    async fn a_stream_with_nothing_unacknowledged_never_waits() {
+        for credit in [1, 2, 3, 8] {
+            let mut session = session(0);
+            session.credit.messages = credit;
+            assert!(session.is_worthwhile(1_000, 1_000), "{credit}");
+        }
+    }
 }
