@@ -206,10 +206,26 @@ async fn an_unknown_topic_is_not_found_or_wanted() {
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(refused.metadata().contains_key("grpc-retry-pushback-ms"));
     assert_eq!(broker.pressure().await.wanted_topics, ["invoices"]);
-    // Whoever waits gets it as soon as it is there.
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_topic_gets_it_as_soon_as_it_is_made() {
+    let broker = one_broker(1, &["--topic-wait", "60s"]).await;
+    let mut wanted = Wanted::spread(&[&broker], 1);
+    wanted.configuration.generation = 5;
+    wanted.configuration.auto_create_topics = true;
+    wanted.apply(&[&broker]).await;
+    let open = pb::PublishOpen {
+        topic: "invoices".to_owned(),
+        ..pb::PublishOpen::default()
+    };
     let waiting = Publisher::open(&broker, open);
     let making = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        broker
+            .pressure_becomes("the topic is wanted", |report| {
+                report.wanted_topics == ["invoices"]
+            })
+            .await;
         let mut topic = wanted.configuration.topics[0].clone();
         topic.name = "invoices".to_owned();
         topic.uid = "uid-2".to_owned();

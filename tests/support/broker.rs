@@ -67,7 +67,10 @@ impl TestBroker {
             &data_dir,
         ];
         words.extend(["--listen", any, "--control-listen", any, "--http-listen", any]);
-        words.extend(["--segment-bytes", "4Mi", "--topic-wait", "500ms"]);
+        words.extend(["--segment-bytes", "4Mi"]);
+        if !flags.contains(&"--topic-wait") {
+            words.extend(["--topic-wait", "500ms"]);
+        }
         words.extend(flags);
         let args = Flags::try_parse_from(words).unwrap().broker;
         let listeners = Listeners::bind(&args).await.unwrap();
