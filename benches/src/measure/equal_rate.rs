@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::Bench;
-use super::durable::{Outcome, Peer, Peers, Shape, Tuning, table};
+use super::contenders::{Outcome, Peer, Peers, Shape, Tuning};
+use super::durable::table;
 use crate::bars::Bars;
 use crate::report::Section;
 use crate::stats::Spread;

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod backlog;
+mod contenders;
 mod cost;
 mod cuts;
 mod durable;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::durable::Peers;
+use super::contenders::Peers;
 use super::{Bench, settle};
 use crate::peers::kafka;
 use crate::peers::sluice::{self, Settings};
