@@ -10,6 +10,8 @@ use crate::peers::sluice::{self, Settings, Summary};
 use crate::report::{Plot, Section, Table, spread};
 use crate::stats::Spread;
 
+/// What is opened and joined in this time is not what is asked here.
+const WARM_UP: Duration = Duration::from_millis(500);
 const PARTS: [f64; 3] = [0.2, 0.5, 0.8];
 
 #[derive(Debug, Serialize)]
@@ -41,6 +43,7 @@ async fn load(bench: &Bench, is_memory: bool, rate: u64, seconds: f64) -> anyhow
         "--publishers=4".to_owned(),
         format!("--rate={rate}"),
         format!("--duration={}ms", (seconds * 1000.0) as u64),
+        format!("--warm-up={}ms", WARM_UP.as_millis()),
     ];
     let limit = Duration::from_secs_f64(seconds + 90.0);
     let summary = sluice::bench(&bench.programs, broker.address, &arguments, limit).await?;
@@ -49,7 +52,7 @@ async fn load(bench: &Bench, is_memory: bool, rate: u64, seconds: f64) -> anyhow
 }
 
 pub(super) async fn measure(bench: &Bench, bars: &mut Bars) -> anyhow::Result<Section> {
-    let seconds = bench.either(1.5, 2.0);
+    let seconds = bench.either(2.0, 2.5);
     let mut points = Vec::new();
     for is_memory in [false, true] {
         for part in PARTS {
@@ -138,7 +141,8 @@ pub(super) async fn measure(bench: &Bench, bars: &mut Bars) -> anyhow::Result<Se
     };
     let text = format!(
         "### From publish to delivery (P5)\n\n256 B, 4 publishers, one subscriber that checks every message, 16 partitions; the maximum \
-         is what is published and delivered as fast as it goes.\n\n{}",
+         is what is published and delivered as fast as it goes. The first {} ms of each run are left out.\n\n{}",
+        WARM_UP.as_millis(),
         table.text()
     );
     Section::new(text).plot(plot).figures(&points)

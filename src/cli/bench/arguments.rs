@@ -64,6 +64,10 @@ pub struct Arguments {
         value_delimiter = ','
     )]
     pub(super) schedule: Vec<Step>,
+    /// The summary's latencies leave out messages of so long at the beginning, in which streams are opened and a group is
+    /// joined. Everything else counts them.
+    #[arg(long, value_name = "DURATION", env = "SLUICE_BENCH_WARM_UP", default_value = "0s", value_parser = duration)]
+    pub(super) warm_up: Duration,
     /// Stop publishing after so many messages, even if there is time left.
     #[arg(long, short = 'n', value_name = "N", env = "SLUICE_BENCH_MESSAGES")]
     pub(super) messages: Option<u64>,

@@ -35,6 +35,7 @@ pub(super) async fn consume(
 
 fn check(run: &Run, batch: Vec<Delivery>) {
     let now = run.clock.unix_nanos(run.clock.elapsed());
+    let warm = run.clock.unix_nanos(run.arguments.warm_up);
     let nack_every = run.arguments.nack_every;
     // Subscribing alone, without a run to look for, every run is ours.
     let any_run = !run.arguments.publishes() && run.arguments.run_id.is_none();
@@ -67,7 +68,8 @@ fn check(run: &Run, batch: Vec<Delivery>) {
         );
         if verdict == Verdict::New {
             run.counts.received.add(1);
-            latencies.record(Duration::from_nanos(now.saturating_sub(header.intended)));
+            let latency = Duration::from_nanos(now.saturating_sub(header.intended));
+            latencies.record(latency, header.intended >= warm);
         }
         delivery.ack();
     }

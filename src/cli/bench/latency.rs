@@ -36,9 +36,12 @@ impl Latencies {
         })
     }
 
-    pub(super) fn record(&mut self, latency: Duration) {
+    /// The total is only of messages after the warm-up.
+    pub(super) fn record(&mut self, latency: Duration, is_warm: bool) {
         let micros = (latency.as_micros() as u64).max(1);
-        self.total.saturating_record(micros);
+        if is_warm {
+            self.total.saturating_record(micros);
+        }
         self.interval.saturating_record(micros);
     }
 
@@ -73,14 +76,15 @@ mod tests {
     fn intervals_start_over_and_the_total_goes_on() {
         let mut latencies = Latencies::new().unwrap();
         assert!(latencies.take_interval().is_none());
-        (1..=1000).for_each(|micros| latencies.record(Duration::from_micros(micros)));
+        (1..=1000).for_each(|micros| latencies.record(Duration::from_micros(micros), true));
         let first = latencies.take_interval().unwrap();
         assert_eq!(
             (first.p50, first.p99, first.max, first.count),
             (500, 990, 1000, 1000)
         );
-        latencies.record(Duration::from_secs(10_000));
-        assert_eq!(latencies.take_interval().map(|interval| interval.count), Some(1));
+        latencies.record(Duration::from_secs(10_000), true);
+        latencies.record(Duration::from_secs(10_000), false);
+        assert_eq!(latencies.take_interval().map(|interval| interval.count), Some(2));
         assert_eq!(latencies.total().map(|total| total.count), Some(1001));
     }
 }

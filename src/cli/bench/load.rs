@@ -52,7 +52,8 @@ fn on_settled(run: Arc<Run>, producer: u32) -> OnSettled {
                 Ok(stored) => {
                     acknowledged += 1;
                     acked.insert(number);
-                    latencies.record(now.saturating_sub(Duration::from_micros(one.tag >> NUMBER_BITS)));
+                    let intended = Duration::from_micros(one.tag >> NUMBER_BITS);
+                    latencies.record(now.saturating_sub(intended), intended >= run.arguments.warm_up);
                     if let Some(record) = &mut record {
                         record.write(producer, number, stored);
                     }
