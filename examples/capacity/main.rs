@@ -24,23 +24,7 @@ const PUBLISHERS: &str = "6";
 const PARTS: [u64; 3] = [5, 30, 70];
 
 fn main() -> ExitCode {
-    if let Some(code) = real::as_sluice() {
-        return code;
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build();
-    let result = runtime
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(run()));
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    real::main(run)
 }
 
 async fn run() -> Result<()> {

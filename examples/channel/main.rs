@@ -23,23 +23,7 @@ const BYTES: &str = "1024";
 const PUBLISHERS: &str = "6";
 
 fn main() -> ExitCode {
-    if let Some(code) = real::as_sluice() {
-        return code;
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build();
-    let result = runtime
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(run()));
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    real::main(run)
 }
 
 async fn run() -> Result<()> {
@@ -159,7 +143,7 @@ async fn row(label: &str, policy: &Policy, schedule: &str, seconds: u64) -> Resu
             .iter()
             .filter(|line| line["type"] == "interval" && line["seconds"].as_f64().is_some_and(|at| at > half))
     };
-    let worst = |name: &str| {
+    let median = |name: &str| {
         let mut all: Vec<u64> = counted()
             .filter_map(|line| line["publish"][name].as_u64())
             .collect();
@@ -169,8 +153,8 @@ async fn row(label: &str, policy: &Policy, schedule: &str, seconds: u64) -> Resu
     };
     Ok(format!(
         "{label} (ends at {capacity}) | {:.0} | {:.0} | {:.0} | {:.1} | {:.0} | {:.0}",
-        worst("p50"),
-        worst("p99"),
+        median("p50"),
+        median("p99"),
         interval.blocked_fraction() * 100.0,
         shortest as f64 / 1e6,
         memory as f64 / 1e6,

@@ -8,11 +8,33 @@ pub(crate) mod reports;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use sluice::cli::{Cli, Failure, runtime};
 use sluice::telemetry;
 
+/// The example, or what it starts itself as.
+pub(crate) fn main<F: Future<Output = Result<()>>>(example: impl FnOnce() -> F) -> ExitCode {
+    if let Some(code) = as_sluice() {
+        return code;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    let result = runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(example()));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// These examples start themselves as broker and as load: then this is all that is done. `None`: it is the example itself.
-pub(crate) fn as_sluice() -> Option<ExitCode> {
+fn as_sluice() -> Option<ExitCode> {
     let is_sluice = std::env::args()
         .nth(1)
         .is_some_and(|first| first == "broker" || first == "bench");
