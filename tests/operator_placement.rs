@@ -56,10 +56,15 @@ impl Bench {
         Some(counts)
     }
 
+    /// Waits until so many partitions are with each broker, in the status and at the broker.
     async fn settle(&self, topic: &str, owned: &[usize]) {
         eventually(&format!("partitions as {owned:?}"), async || {
             let counts = self.owned(topic, owned.len()).await?;
-            (counts == owned).then_some(())
+            // The brokers are told after the status is written.
+            let opened: Vec<usize> = (0..owned.len())
+                .map(|ordinal| self.world.open(&format!("orders-{ordinal}")))
+                .collect();
+            (counts == owned && opened == owned).then_some(())
         })
         .await;
     }
