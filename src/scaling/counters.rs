@@ -45,6 +45,55 @@ pub struct BrokerCounters {
     pub untold_messages: u64,
 }
 
+impl BrokerCounters {
+    /// All counters but the clock, in some order.
+    pub(super) fn levels(&self) -> Levels {
+        Levels([
+            self.accepted_messages,
+            self.acked_messages,
+            self.acked_bytes,
+            self.requests,
+            self.delivered_messages,
+            self.commits,
+            self.commit_nanos,
+            self.append_nanos,
+            self.cpu_nanos,
+            self.publisher_blocked_nanos,
+            self.publisher_active_nanos,
+            self.consumer_starved_nanos,
+            self.offered_messages,
+            self.untold_messages,
+        ])
+    }
+}
+
+/// How high each counter is.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(transparent)]
+pub(super) struct Levels([u64; 14]);
+
+impl Levels {
+    /// The higher one of each.
+    pub(super) fn max(&self, other: &Self) -> Self {
+        let mut levels = *self;
+        for (level, other) in levels.0.iter_mut().zip(other.0) {
+            *level = other.max(*level);
+        }
+        levels
+    }
+
+    /// Whether each is as high as in `others`.
+    pub(super) fn reach(&self, others: &Self) -> bool {
+        self.0.iter().zip(others.0).all(|(level, other)| *level >= other)
+    }
+
+    /// Whether any of these was not reached in `before` and is in `after`.
+    pub(super) fn is_passed(&self, before: &Self, after: &Self) -> bool {
+        let mut levels = self.0.iter().zip(before.0).zip(after.0);
+        levels.any(|((level, before), after)| before < *level && *level <= after)
+    }
+}
+
 /// The part of a report that says "now".
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BrokerGauges {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::counters::{BrokerCounters, BrokerGauges, Interval, difference};
+use super::counters::{BrokerCounters, BrokerGauges, Interval, Levels, difference};
 use super::observed::{Observed, Report};
 use super::time::Time;
 
@@ -17,6 +17,10 @@ const SHORTEST_NANOS: u64 = 250_000_000;
 
 /// How far a clock must go wrong between two reports to have been set: reports may be a little late.
 const CLOCK_STEP: Duration = Duration::from_secs(3);
+
+/// For how many reports after a counter fell nothing is measured. Then it began again at a lower number for good, and was
+/// not only misread.
+const SETTLING: u32 = 3;
 
 /// Use of the CPU quota from which a broker counts as bound by it.
 const CPU_BOUND: f64 = 0.8;
@@ -56,6 +60,10 @@ impl Sample {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct History {
     last: Option<BrokerCounters>,
+    /// The highest of each counter in this boot.
+    highest: Levels,
+    /// How many reports are still to come until counters that fell count again.
+    settling: u32,
     /// When `last` was received.
     received: Time,
     samples: VecDeque<Sample>,
@@ -64,31 +72,51 @@ pub struct History {
 impl History {
     /// Takes in a report; the same one again changes nothing. Returns the sample it completed.
     ///
-    /// A report of another boot, or with a counter that fell, completes none, and neither does one after more
-    /// than a window of silence; what was measured before stays true.
+    /// A report of another boot completes none, and neither does one after more than a window of silence; what was measured
+    /// before stays true. Where a counter fell, it is not known whether it began again or was misread once: nothing is
+    /// measured until all are back or some reports are in, nor over the time in which one came back.
     fn take(&mut self, report: &Report) -> Option<Sample> {
         let current = report.counters;
-        let Some(last) = self.last else {
+        let Some(last) = self.last.filter(|last| last.boot_id == current.boot_id) else {
             self.last = Some(current);
+            self.highest = current.levels();
+            self.settling = 0;
             self.received = report.received;
             return None;
         };
-        let same_boot = last.boot_id == current.boot_id;
-        if same_boot && current.uptime_nanos < last.uptime_nanos.saturating_add(SHORTEST_NANOS) {
+        let is_late = current.uptime_nanos < last.uptime_nanos.saturating_add(SHORTEST_NANOS);
+        // Reports that are late for longer than a window are none: the one before was misread.
+        if is_late && report.received.since(self.received) <= WINDOW {
             return None;
         }
         self.last = Some(current);
         let before = std::mem::replace(&mut self.received, report.received);
-        let interval =
-            difference(&last, &current).filter(|interval| Duration::from_nanos(interval.nanos) <= WINDOW)?;
-        self.follow_clock(before, report.received, Duration::from_nanos(interval.nanos));
-        let sample = Sample {
-            end: report.received,
-            interval,
-            gauges: report.gauges,
+        let passed = Duration::from_nanos(current.uptime_nanos.saturating_sub(last.uptime_nanos));
+        let is_known = !is_late && passed <= WINDOW;
+        if is_known {
+            self.follow_clock(before, report.received, passed);
+        }
+        let interval = difference(&last, &current);
+        let sample = interval
+            .filter(|_| self.is_consistent(&last, &current) && is_known)
+            .map(|interval| Sample {
+                end: report.received,
+                interval,
+                gauges: report.gauges,
+            });
+        self.settling = match interval {
+            None => SETTLING,
+            Some(_) if current.levels().reach(&self.highest) => 0,
+            Some(_) => self.settling.saturating_sub(1),
         };
-        self.samples.push_back(sample);
-        Some(sample)
+        self.highest = self.highest.max(&current.levels());
+        self.samples.extend(sample);
+        sample
+    }
+
+    /// Whether no counter came back to where it was before it fell, and none fell just now.
+    fn is_consistent(&self, last: &BrokerCounters, current: &BrokerCounters) -> bool {
+        self.settling == 0 && !self.highest.is_passed(&last.levels(), &current.levels())
     }
 
     /// The broker's clock is monotonic: where the caller's went on by much more or less between two reports, it was set. Then
@@ -252,6 +280,59 @@ mod tests {
             20
         );
         assert_eq!(history.latest(1).unwrap().interval.acked, 100);
+    }
+
+    /// Messages acknowledged in the sample that each of these reports, a second apart, completed.
+    fn measured(acked: &[u64]) -> Vec<Option<u64>> {
+        let mut history = History::default();
+        let taken = acked.iter().zip(1..).map(|(acked, second)| {
+            let sample = history.take(&report(second, 1, second * SECOND, *acked));
+            sample.map(|sample| sample.interval.acked)
+        });
+        taken.collect()
+    }
+
+    #[test]
+    fn a_counter_that_fell_and_came_back_is_measured_neither_down_nor_up() {
+        assert_eq!(
+            measured(&[1_000, 1_100, 300, 1_300, 1_400]),
+            [None, Some(100), None, None, Some(100)]
+        );
+        for low in [vec![0, 1_000], vec![1_000, 0, 1_000], vec![900, 500, 900]] {
+            let reports = [vec![1_000, 1_100], low, vec![1_500, 1_600]].concat();
+            let most = measured(&reports).into_iter().flatten().max();
+            assert_eq!(most, Some(100), "{reports:?}");
+            assert_eq!(measured(&reports).pop(), Some(Some(100)), "{reports:?}");
+        }
+    }
+
+    #[test]
+    fn a_counter_that_began_again_is_measured_after_a_few_reports_and_as_it_passes_where_it_was() {
+        let reports = [1_000, 1_100, 0, 100, 200, 300, 400, 1_000, 1_200, 1_300];
+        let expected = [
+            None,
+            Some(100),
+            None,
+            None,
+            None,
+            None,
+            Some(100),
+            Some(600),
+            None,
+            Some(100),
+        ];
+        assert_eq!(measured(&reports), expected);
+    }
+
+    #[test]
+    fn a_clock_that_was_misread_silences_no_broker_for_longer_than_a_window() {
+        let mut history = History::default();
+        for second in 1..100 {
+            let uptime = if second == 10 { u64::MAX } else { second * SECOND };
+            history.take(&report(second, 1, uptime, 100 * second));
+        }
+        assert_eq!(history.latest(0).unwrap().end, Time::from_millis(99_000));
+        assert!(history.samples.iter().all(|sample| sample.interval.acked == 100));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod behavior;
 mod channel;
 mod guards;
+mod misread;
 mod model;
 mod modes;
 mod properties;

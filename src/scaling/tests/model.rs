@@ -54,8 +54,18 @@ impl Model {
 
     /// One second: load, reports, decision, action.
     pub(super) fn tick(&mut self, offered: impl Fn(f64) -> f64) -> &Decision {
+        self.tick_seen(offered, |_| {})
+    }
+
+    /// One second of which the operator sees something else.
+    pub(super) fn tick_seen(
+        &mut self,
+        offered: impl Fn(f64) -> f64,
+        disturb: impl FnOnce(&mut Observed),
+    ) -> &Decision {
         self.cluster.serve(offered, &self.event);
-        let (observed, now) = (self.cluster.observed(), self.cluster.now());
+        let (mut observed, now) = (self.cluster.observed(), self.cluster.now());
+        disturb(&mut observed);
         let decision = decide(&self.policy, &observed, &mut self.state, now);
         if decision.changes() {
             self.actions.push((
