@@ -83,6 +83,7 @@ impl<'a> Pass<'a> {
     }
 
     async fn paused(self) -> Result<Duration, ReconcileError> {
+        self.cluster.scaler.lock().pause(scaling::now());
         // Brokers that restart are still told what they own; nothing moves.
         let size = self.live().map_or(0, Live::size);
         let scale = Scale {

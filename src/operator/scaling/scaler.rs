@@ -89,9 +89,18 @@ impl Scaler {
         }
     }
 
-    /// Takes in what the reconcile knows.
+    /// Takes in what the reconcile knows. Decides from then on.
     pub fn set_basis(&mut self, basis: Basis) {
         self.basis = Some(basis);
+    }
+
+    /// Decides nothing until there is a basis again. What is remembered of the last minutes is not true by then: it goes on as
+    /// after a restart of the operator.
+    pub fn pause(&mut self, now: Time) {
+        if self.basis.take().is_some() {
+            self.growing = None;
+            self.state = State::resume(self.state.durable.clone(), now);
+        }
     }
 
     /// How many brokers there should be.
@@ -360,6 +369,55 @@ mod tests {
             "it never comes to rest: {writes:?}"
         );
         assert!(writes.len() < 8, "{writes:?}");
+    }
+
+    /// Two brokers whose publishers are held back.
+    fn overloaded(uptime_seconds: u64, now: Time) -> BTreeMap<String, Seen> {
+        let one = |ordinal: u32| {
+            let mut report = Report {
+                received: now,
+                ..Report::default()
+            };
+            report.counters.boot_id = 1;
+            report.counters.uptime_nanos = uptime_seconds * 1_000_000_000;
+            report.counters.accepted_messages = uptime_seconds * 1_000;
+            report.counters.acked_messages = uptime_seconds * 1_000;
+            report.counters.cpu_nanos = uptime_seconds * 1_000_000_000;
+            report.counters.publisher_active_nanos = uptime_seconds * 1_000_000_000;
+            report.counters.publisher_blocked_nanos = uptime_seconds * 900_000_000;
+            report.gauges.cpu_quota_nanos = 1_000_000_000;
+            report.gauges.channel_capacity = 128;
+            report.gauges.channel_messages = 128;
+            let seen = Seen {
+                report,
+                connections: 1,
+                hottest: None,
+            };
+            (format!("orders-{ordinal}"), seen)
+        };
+        (0..3).map(one).collect()
+    }
+
+    #[test]
+    fn while_it_is_paused_nothing_is_decided_and_then_it_goes_on_with_what_is_true_then() {
+        let mode = crate::api::autoscaling::AutoscalingMode::Auto;
+        let mut scaler = scaler(mode);
+        let basis = scaler.basis.clone().unwrap();
+        let start = super::super::now();
+        let at = |second: u64| start + Duration::from_secs(second);
+        scaler.tick(&overloaded(1, at(1)), at(1));
+        scaler.pause(at(1));
+        for second in 2..60 {
+            assert!(!scaler.tick(&overloaded(second, at(second)), at(second)));
+        }
+        assert_eq!(scaler.desired(Mode::Auto, 3), 3);
+        assert!(scaler.decisions.is_empty() && scaler.announcement.is_none());
+        scaler.set_basis(basis);
+        for second in 60..65 {
+            scaler.tick(&overloaded(second, at(second)), at(second));
+        }
+        assert!(scaler.desired(Mode::Auto, 3) > 3);
+        assert_eq!(scaler.decisions.len(), 1);
     }
 
     #[test]
