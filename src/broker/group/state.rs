@@ -7,6 +7,8 @@
 mod answering;
 mod deadlines;
 mod keys;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod naive;
 mod taking;
 mod telling;
 

@@ -1,15 +1,35 @@
 //! The group's state machine against a naive one, and what it costs.
 
-mod model;
-mod run;
-
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use self::model::{DEADLINE, step};
-use self::run::Run;
+use super::naive::{DEADLINE, Run, Step};
 use super::*;
+
+fn step() -> impl Strategy<Value = Step> {
+    let n = any::<u8>;
+    prop_oneof![
+        3 => prop::collection::vec(0u64..4, 1..6).prop_map(Step::Append),
+        6 => (1u64..6).prop_map(Step::Reserve),
+        8 => (n(), 0u64..3, 50u8..=100).prop_map(|(n, m, p)| Step::Deliver(n, m, p)),
+        1 => (n(), 1u64..3).prop_map(|(n, m)| Step::Damage(n, m)),
+        6 => n().prop_map(Step::Ack),
+        2 => (n(), any::<bool>()).prop_map(|(n, delay)| Step::Nack(n, delay)),
+        2 => (n(), any::<bool>()).prop_map(|(n, delay)| Step::GiveBack(n, delay)),
+        1 => (n(), 1u8..90).prop_map(|(n, s)| Step::Extend(n, s)),
+        1 => n().prop_map(Step::GiveUp),
+        1 => (0u64..3).prop_map(Step::Quit),
+        1 => (0u64..3, n()).prop_map(|(m, n)| Step::Revoke(m, n)),
+        1 => any::<bool>().prop_map(Step::Fail),
+        2 => (1u8..40).prop_map(Step::Wait),
+        2 => Just(Step::Bury),
+        1 => (0u8..4).prop_map(Step::Trim),
+        1 => Just(Step::Roll),
+        1 => Just(Step::Restart),
+        1 => Just(Step::Reorder),
+    ]
+}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]

@@ -1,27 +1,38 @@
 //! The group's state machine beside the naive one, step by step.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::model::{DEADLINE, MOST, Model, Place, Slot, Step};
+use super::{DEADLINE, MOST, Model, Place, Slot, Step};
 use crate::broker::group::state::{GroupState, Placed, Reserved};
 use crate::broker::partition::Span;
 use crate::broker::partition::progress::Progress;
 
 /// Both, step by step.
-pub(super) struct Run {
+pub(crate) struct Run {
     now: Instant,
     spans: Vec<Span>,
     state: GroupState,
     model: Model,
     journal: Progress,
+    /// The floor that the journal was told last.
+    told_floor: u64,
+    /// The journal will not take what it is told next; whether that comes out at once.
+    fails: Option<bool>,
+    /// What the journal did not take, until that comes out.
+    failed: Option<Progress>,
     /// What is being read.
     reading: Vec<Reserved>,
+    /// Offset and number of every delivery.
+    issued: Vec<(u64, u64)>,
+    /// Deliveries that were begun with or asked for: those are not asked for again.
+    kept: BTreeSet<(u64, u64)>,
 }
 
 impl Run {
-    pub(super) fn new(is_ordered: bool) -> Self {
+    pub(crate) fn new(is_ordered: bool) -> Self {
         Self {
             now: Instant::now(),
             spans: vec![Span {
@@ -34,7 +45,12 @@ impl Run {
                 is_ordered,
             },
             journal: Progress::default(),
+            told_floor: 0,
+            fails: None,
+            failed: None,
             reading: Vec::new(),
+            issued: Vec::new(),
+            kept: BTreeSet::new(),
         }
     }
 
@@ -107,6 +123,7 @@ impl Run {
                     delivery,
                     deadline,
                 };
+                self.issued.push((offset, delivery));
             }
             Placed::GivenUp(given_up) => {
                 assert!(can && slot.count >= MOST, "{slot:?}");
@@ -136,7 +153,6 @@ impl Run {
             unreachable!()
         };
         assert_eq!(self.state.find(offset, delivery).map(|o| o.member), Some(member));
-        assert_eq!(self.state.find(offset, delivery + 1), None);
         let later = |delay: bool| delay.then(|| self.now + Duration::from_secs(10));
         match *step {
             Step::Ack(_) => {
@@ -159,6 +175,7 @@ impl Run {
             Step::Extend(_, seconds) => {
                 let deadline = self.now + Duration::from_secs(u64::from(seconds));
                 self.state.extend(offset, deadline);
+                self.kept.insert((offset, delivery));
                 self.model.slots[index].place = Place::At {
                     member,
                     delivery,
@@ -171,7 +188,35 @@ impl Run {
                 self.model.slots[index].place = Place::Dying;
             }
         }
-        assert_eq!(self.state.find(offset, delivery), None, "the token is stale");
+    }
+
+    /// Only what the member has, has not begun with and was not asked for yet is asked for.
+    fn revoke(&mut self, member: u64, most: usize) {
+        let asked: Vec<_> = self.state.revocable(member).collect();
+        let theirs: Vec<_> = self
+            .model
+            .outstanding()
+            .into_iter()
+            .filter_map(|index| match self.model.slots[index] {
+                Slot {
+                    offset,
+                    place:
+                        Place::At {
+                            member: m,
+                            delivery,
+                            deadline,
+                        },
+                    ..
+                } => (m == member && !self.kept.contains(&(offset, delivery)))
+                    .then_some((deadline, offset, delivery)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(asked, theirs);
+        for (_, offset, delivery) in asked.into_iter().take(most) {
+            self.state.ask(offset);
+            self.kept.insert((offset, delivery));
+        }
     }
 
     fn quit(&mut self, member: u64) {
@@ -246,7 +291,11 @@ impl Run {
     }
 
     fn restart(&mut self, is_ordered: bool) {
+        self.come_out();
+        (self.told_floor, self.fails) = (0, None);
         self.reading.clear();
+        self.issued.clear();
+        self.kept.clear();
         self.model.is_ordered = is_ordered;
         self.state = GroupState::new(self.journal.clone(), is_ordered);
         for slot in &mut self.model.slots {
@@ -275,7 +324,7 @@ impl Run {
         }
     }
 
-    pub(super) fn step(&mut self, step: &Step) {
+    pub(crate) fn step(&mut self, step: &Step) {
         match *step {
             Step::Append(ref keys) => {
                 for &key in keys {
@@ -294,6 +343,8 @@ impl Run {
             Step::Deliver(n, member, percent) => self.deliver(n.into(), member, percent.into()),
             Step::Damage(n, count) => self.damage(n.into(), count),
             Step::Quit(member) => self.quit(member),
+            Step::Revoke(member, most) => self.revoke(member, most.into()),
+            Step::Fail(at_once) => self.fails = Some(at_once),
             Step::Wait(seconds) => self.wait(Duration::from_secs(seconds.into())),
             Step::Bury => self.bury(),
             Step::Trim(count) => self.trim(count.into()),
@@ -309,12 +360,59 @@ impl Run {
     }
 
     fn tell(&mut self) {
-        if let Some(delta) = self.state.take_untold(self.journal.floor) {
+        let delta = self.state.take_untold(self.told_floor);
+        self.told_floor = delta.as_ref().map_or(self.told_floor, |delta| delta.floor);
+        match (delta, self.fails) {
+            (Some(delta), Some(at_once)) if self.failed.is_none() => {
+                self.failed = Some(delta);
+                self.fails = None;
+                if at_once {
+                    self.come_out();
+                }
+            }
+            (delta, _) => {
+                if let Some(delta) = delta {
+                    self.journal.apply(&delta);
+                }
+                self.come_out();
+            }
+        }
+        self.check();
+    }
+
+    /// What the journal did not take is told again.
+    fn come_out(&mut self) {
+        if let Some(delta) = self.failed.take() {
+            self.state.untell(delta);
+            self.told_floor = 0;
+        }
+        if let Some(delta) = self.state.take_untold(self.told_floor) {
+            self.told_floor = delta.floor;
             self.journal.apply(&delta);
         }
-        for slot in &self.model.slots {
+    }
+
+    /// The journal knows what is done, nothing else can be answered than what is outstanding, and what is available can be had.
+    fn check(&self) {
+        for slot in self.model.slots.iter().filter(|_| self.failed.is_none()) {
             let told = slot.offset < self.journal.floor || self.journal.done.contains(slot.offset);
             assert_eq!(told, slot.place == Place::Done, "{slot:?}");
+        }
+        for &(offset, delivery) in &self.issued {
+            let place = self.model.slots[self.model.index(offset)].place;
+            let holder = match place {
+                Place::At {
+                    member,
+                    delivery: current,
+                    ..
+                } if current == delivery => Some(member),
+                _ => None,
+            };
+            let found = self
+                .state
+                .find(offset, delivery)
+                .map(|outstanding| outstanding.member);
+            assert_eq!(found, holder, "delivery {delivery} of {offset}");
         }
         if !self.model.is_ordered && self.reading.is_empty() {
             let free = (0..self.model.slots.len()).filter(|&index| self.model.can_deliver(index));
@@ -323,7 +421,7 @@ impl Run {
     }
 
     /// Everything that is not damaged can be brought to an end, a key's messages in their order.
-    pub(super) fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         for reserved in std::mem::take(&mut self.reading) {
             self.state.release(&reserved);
         }

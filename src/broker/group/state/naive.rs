@@ -1,9 +1,12 @@
-//! A naive group: a slot for each message.
+//! A naive group, with a slot for each message: what the state machine is compared with, by tests and by the fuzz target.
+
+mod run;
 
 use std::time::Duration;
 
-use proptest::prelude::*;
 use tokio::time::Instant;
+
+pub(crate) use self::run::Run;
 
 /// Where a message of the model is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +50,9 @@ pub(super) struct Model {
     pub(super) is_ordered: bool,
 }
 
+/// What may happen.
 #[derive(Debug, Clone)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Keys; 0: none.
     Append(Vec<u64>),
     /// Take up to so many to be read.
@@ -64,6 +68,8 @@ pub(super) enum Step {
     Extend(u8, u8),
     GiveUp(u8),
     Quit(u64),
+    /// A member is asked to give up to so many back.
+    Revoke(u64, u8),
     Wait(u8),
     /// Dead letters become durable.
     Bury,
@@ -71,36 +77,17 @@ pub(super) enum Step {
     Trim(u8),
     /// Seal the open entry and begin another one.
     Roll,
+    /// The journal does not take what it is told, which comes out now or after the next thing that it is told.
+    Fail(bool),
     /// Start anew from what the journal was told.
     Restart,
     /// Every member leaves, and the next ones want another order.
     Reorder,
 }
 
+/// Deliveries until a message is given up.
 pub(super) const MOST: u32 = 3;
-pub(super) const DEADLINE: Duration = Duration::from_secs(30);
-
-pub(super) fn step() -> impl Strategy<Value = Step> {
-    let n = any::<u8>;
-    prop_oneof![
-        3 => prop::collection::vec(0u64..4, 1..6).prop_map(Step::Append),
-        6 => (1u64..6).prop_map(Step::Reserve),
-        8 => (n(), 0u64..3, 50u8..=100).prop_map(|(n, m, p)| Step::Deliver(n, m, p)),
-        1 => (n(), 1u64..3).prop_map(|(n, m)| Step::Damage(n, m)),
-        6 => n().prop_map(Step::Ack),
-        2 => (n(), any::<bool>()).prop_map(|(n, delay)| Step::Nack(n, delay)),
-        2 => (n(), any::<bool>()).prop_map(|(n, delay)| Step::GiveBack(n, delay)),
-        1 => (n(), 1u8..90).prop_map(|(n, s)| Step::Extend(n, s)),
-        1 => n().prop_map(Step::GiveUp),
-        1 => (0u64..3).prop_map(Step::Quit),
-        2 => (1u8..40).prop_map(Step::Wait),
-        2 => Just(Step::Bury),
-        1 => (0u8..4).prop_map(Step::Trim),
-        1 => Just(Step::Roll),
-        1 => Just(Step::Restart),
-        1 => Just(Step::Reorder),
-    ]
-}
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 impl Model {
     pub(super) fn outstanding(&self) -> Vec<usize> {
