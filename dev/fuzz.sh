@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
-# Runs each fuzz target for FUZZ_SECONDS (600): fuzz.sh [frames] [recovery].
+# Runs fuzz targets, all of fuzz/fuzz_targets unless some are named, each for FUZZ_SECONDS (600): fuzz.sh [TARGET...].
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${FUZZ_SECONDS:-600}
 host=$(rustc -vV | sed -n 's/^host: //p')
 out=$PWD/target/fuzz
 
+targets=("$@")
+((${#targets[@]})) || mapfile -t targets < <(basename -s .rs fuzz/fuzz_targets/*.rs)
+
 coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"
 coverage+=" -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
 coverage+=" -Cllvm-args=-sanitizer-coverage-trace-compares"
 # With --target, build scripts are built without these flags.
 RUSTFLAGS="--cfg fuzzing $coverage" CARGO_TARGET_DIR=$out \
-  nice -n 19 cargo build --quiet --locked --release --target "$host" --manifest-path fuzz/Cargo.toml --bin frames --bin recovery
+  nice -n 19 cargo build --quiet --locked --release --target "$host" --manifest-path fuzz/Cargo.toml "${targets[@]/#/--bin=}"
 
-targets=("$@")
-((${#targets[@]})) || targets=(frames recovery)
 for target in "${targets[@]}"; do
   printf '== %s, %s seconds\n' "$target" "$seconds"
   mkdir -p "$out/corpus/$target"

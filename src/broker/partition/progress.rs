@@ -22,10 +22,6 @@ impl Progress {
         for range in delta.done.iter() {
             self.done.insert(range);
         }
-        for (&offset, &count) in &delta.counts {
-            let known = self.counts.entry(offset).or_default();
-            *known = count.max(*known);
-        }
         self.done.remove_below(self.floor);
         if let Some(end) = self.done.end_of(self.floor) {
             self.floor = end;
@@ -40,6 +36,12 @@ impl Progress {
         {
             self.counts
                 .retain(|&offset, _| offset >= floor && !done.contains(offset));
+        }
+        // Told again after a failure, a count may be of a message that is done meanwhile.
+        let counts = delta.counts.iter();
+        for (&offset, &count) in counts.filter(|(offset, _)| **offset >= floor && !done.contains(**offset)) {
+            let known = self.counts.entry(offset).or_default();
+            *known = count.max(*known);
         }
     }
 
@@ -109,6 +111,17 @@ mod tests {
             progress.counts = counts.into_iter().map(|(offset, count)| (floor + offset, count)).collect();
             prop_assert_eq!(Progress::from_wire(&progress.to_wire("g")), progress);
         }
+    }
+
+    #[test]
+    fn a_count_that_is_told_again_when_its_message_is_done_is_not_kept() {
+        let mut progress = Progress::default();
+        progress.done.insert(5..6);
+        progress.apply(&Progress {
+            counts: BTreeMap::from([(5, 2), (7, 1)]),
+            ..Progress::default()
+        });
+        assert_eq!(progress.counts, BTreeMap::from([(7, 1)]));
     }
 
     #[test]

@@ -88,12 +88,12 @@ impl Delivery {
     ///
     /// # Errors
     /// It could not be stored before the deadline.
-    pub(super) async fn run(self, mut part: Part) -> Result<Stored, Undelivered> {
+    pub(super) async fn run(self, part: Part) -> Result<Stored, Undelivered> {
         let mut pause = Duration::from_millis(10);
         let mut signals = self.shared.signals();
         loop {
             signals.borrow_and_update();
-            let why = match self.step(&mut part).await {
+            let why = match self.step(&part).await {
                 Step::Stored(stored) => return Ok(stored),
                 Step::Failed(why) => return Err(Undelivered { part, why }),
                 Step::Again(why) => why,
@@ -108,7 +108,7 @@ impl Delivery {
         }
     }
 
-    async fn step(&self, part: &mut Part) -> Step {
+    async fn step(&self, part: &Part) -> Step {
         let Some(topic) = self.shared.store.topic(&self.topic) else {
             return Step::Again(Why::Later(format!(
                 "topic {:?} is not configured here any more",
@@ -135,13 +135,14 @@ impl Delivery {
         self.send(&owner, part).await
     }
 
-    async fn append(&self, partition: &Partition, part: &mut Part) -> Step {
+    async fn append(&self, partition: &Partition, part: &Part) -> Step {
         let count = part.messages.len() as u32;
         let entering = self.shared.channel.enter(count, part.bytes, self.arrived);
         let Ok(permit) = tokio::time::timeout_at(self.deadline.into(), entering).await else {
             return Step::Again(Why::Later("the broker's channel is full".to_owned()));
         };
-        match partition.append(std::mem::take(&mut part.messages), &self.producer, permit) {
+        // What the log does not take is needed to be refused, or to be tried again.
+        match partition.append(part.messages.clone(), &self.producer, permit) {
             Ok(ticket) => {
                 let counters = &self.shared.counters;
                 counters.accepted_messages.add(u64::from(count));
@@ -158,13 +159,10 @@ impl Delivery {
                     Err(error) => Step::Failed(Why::Failed(error.to_string())),
                 }
             }
-            Err(NotAppended { error, messages }) => {
-                part.messages = messages;
-                match why(&self.shared, error) {
-                    never @ Why::Never(_) => Step::Failed(never),
-                    other => Step::Again(other),
-                }
-            }
+            Err(NotAppended { error, .. }) => match why(&self.shared, error) {
+                never @ Why::Never(_) => Step::Failed(never),
+                other => Step::Again(other),
+            },
         }
     }
 
