@@ -285,6 +285,7 @@ impl Control for Broker {
         let interval = interval.unwrap_or(Duration::from_secs(1));
         let (name, world) = (self.name.clone(), self.world.clone());
         let start = std::time::Instant::now();
+        let boot_id = rand::random();
         let mut blocked_nanos = 0;
         let ticks = tokio_stream::wrappers::IntervalStream::new(tokio::time::interval(interval));
         let reports = futures::StreamExt::map(ticks, move |_| {
@@ -298,7 +299,7 @@ impl Control for Broker {
             let uptime = start.elapsed().as_nanos() as u64;
             Ok(pb::PressureReport {
                 broker: name.clone(),
-                boot_id: 1,
+                boot_id,
                 uptime_nanos: uptime.max(1),
                 accepted_messages: disk.accepted,
                 acked_messages: disk.accepted,

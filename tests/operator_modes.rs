@@ -1,0 +1,258 @@
+//! Autoscaling modes, bounds, pauses and scales by hand, changed while the operator runs: with a real API server and brokers of the
+//! test's own, whose pressure is given.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends")]
+
+#[path = "support/apiserver.rs"]
+mod apiserver;
+mod operator_support;
+
+use std::time::Duration;
+
+use apiserver::ApiServer;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use kube::api::{Patch, PatchParams};
+use operator_support::brokers::World;
+use operator_support::{
+    Operator, broker, condition, create_broker, create_topic, eventually, patch_broker, replicas,
+};
+use serde_json::{Value, json};
+use sluice::api::broker_status::AutoscalingStatus;
+use sluice::api::{MessageBroker, MessageTopic};
+use tokio_util::sync::CancellationToken;
+
+const MOST: u32 = 5;
+
+struct Bench {
+    server: ApiServer,
+    world: World,
+    stop: CancellationToken,
+    operator: Operator,
+}
+
+impl Bench {
+    /// Two brokers that own a topic's partitions, from 1 to [`MOST`] of them.
+    async fn new(mode: &str) -> Self {
+        let server = ApiServer::new().await;
+        let (world, stop) = (World::default(), CancellationToken::new());
+        world.serve(&server, &stop);
+        let autoscaling = json!({"mode": mode, "minReplicas": 1, "maxReplicas": MOST, "fallback": {"replicas": 2},
+            "drain": {"settle": "1s", "timeout": "10m"}});
+        create_broker(&server, json!({"replicas": 2, "autoscaling": autoscaling})).await;
+        let operator = Operator::start(&server, "a");
+        let bench = Self {
+            server,
+            world,
+            stop,
+            operator,
+        };
+        create_topic(&bench.server, "payments", 4).await;
+        eventually("every partition to have an owner", async || {
+            let topic: MessageTopic = bench.server.typed().get("payments").await.expect("there");
+            let partitions = topic.status?.partitions;
+            (partitions.len() == 4 && partitions.iter().all(|one| !one.chain.is_empty())).then_some(())
+        })
+        .await;
+        bench
+    }
+
+    /// What each broker reports from now on, those that are still to come as well.
+    fn load(&self, rate: u64, blocked: bool) {
+        let names = (0..MOST).map(|ordinal| format!("orders-{ordinal}"));
+        self.world.load(names, rate, blocked);
+    }
+
+    async fn patch(&self, autoscaling: Value) {
+        patch_broker(&self.server, json!({"spec": {"autoscaling": autoscaling}})).await;
+    }
+
+    async fn scaled(&self, what: &str, is_it: impl Fn(i32) -> bool) {
+        eventually(&format!("{what}: the number of brokers"), async || {
+            replicas(&self.server).await.filter(|count| is_it(*count))
+        })
+        .await;
+    }
+
+    /// `kubectl scale`.
+    async fn scale(&self, to: u32) {
+        let scale = Patch::Merge(json!({"spec": {"replicas": to}}));
+        let scaled = self
+            .server
+            .typed::<MessageBroker>()
+            .patch_scale("orders", &PatchParams::default(), &scale)
+            .await
+            .expect("scaled");
+        assert_eq!(scaled.spec.and_then(|spec| spec.replicas), i32::try_from(to).ok());
+    }
+
+    async fn autoscaling(&self) -> AutoscalingStatus {
+        let status = broker(&self.server).await.status.unwrap_or_default();
+        status.autoscaling.unwrap_or_default()
+    }
+
+    async fn is_seen(&self) {
+        eventually("the operator to have seen the change", async || {
+            let broker = broker(&self.server).await;
+            (broker.status?.observed_generation == broker.metadata.generation).then_some(())
+        })
+        .await;
+    }
+
+    async fn end(self) {
+        self.operator.stop().await;
+        self.stop.cancel();
+        assert_eq!(self.world.breaches(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_mode_that_is_set_while_publishers_are_held_back_does_what_it_says() {
+    let bench = Bench::new("Off").await;
+    bench.load(1_000, true);
+    eventually("scaling to be off", async || {
+        condition(&bench.server, "ScalingActive")
+            .await
+            .filter(|found| found.1 == "Off")
+    })
+    .await;
+
+    bench.patch(json!({"mode": "Recommend"})).await;
+    let said = eventually("more brokers to be recommended", async || {
+        let status = bench.autoscaling().await;
+        let proposed = status.decisions.last().is_some_and(|decision| decision.to > 2);
+        (proposed && status.recommended_replicas > Some(2)).then_some(status)
+    })
+    .await;
+    assert_eq!(
+        (said.desired_replicas, said.limited_by.as_deref()),
+        (Some(2), Some("Mode")),
+        "{said:?}"
+    );
+    assert_eq!(replicas(&bench.server).await, Some(2), "only recommended");
+
+    bench.patch(json!({"mode": "ScaleUpOnly"})).await;
+    bench.scaled("ScaleUpOnly", |count| count > 2).await;
+
+    // What does not act goes by spec.replicas, through the drain.
+    bench.patch(json!({"mode": "Recommend"})).await;
+    bench.scaled("Recommend", |count| count == 2).await;
+    assert_eq!(bench.world.held("orders-2"), 0, "it left before it was empty");
+
+    bench.patch(json!({"mode": "Auto"})).await;
+    bench.scaled("Auto", |count| count > 2).await;
+    bench.patch(json!({"mode": "Off"})).await;
+    bench.scaled("Off", |count| count == 2).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_felt_during_a_pause_is_acted_on_after_it_and_not_before() {
+    let bench = Bench::new("Auto").await;
+    for round in 0..2 {
+        patch_broker(&bench.server, json!({"spec": {"paused": true}})).await;
+        eventually("the pause", async || {
+            condition(&bench.server, "Paused")
+                .await
+                .filter(|found| found.0 == "True")
+        })
+        .await;
+        let before = bench.autoscaling().await;
+        bench.load(1_000, true);
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        // It is over before anything could be done about it.
+        bench.load(10, false);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(replicas(&bench.server).await, Some(2), "{round}");
+        assert_eq!(bench.autoscaling().await, before, "{round}");
+
+        patch_broker(&bench.server, json!({"spec": {"paused": false}})).await;
+        eventually("the end of the pause", async || {
+            condition(&bench.server, "Paused")
+                .await
+                .filter(|found| found.0 == "False")
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let after = bench.autoscaling().await;
+        assert_eq!(replicas(&bench.server).await, Some(2), "{round}: {after:?}");
+        assert_eq!(after.decisions, before.decisions, "{round}");
+    }
+    bench.load(1_000, true);
+    bench.scaled("after the pauses", |count| count > 2).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minimum_that_is_raised_and_a_scale_by_hand_within_the_bounds_count_under_auto() {
+    let bench = Bench::new("Auto").await;
+    bench.load(10, false);
+    bench
+        .patch(json!({"minReplicas": 4, "fallback": {"replicas": 4}}))
+        .await;
+    bench.scaled("minReplicas above", |count| count == 4).await;
+    let decision = bench.autoscaling().await.decisions.pop().expect("a decision");
+    assert_eq!(
+        (decision.from, decision.to, decision.reason.as_str()),
+        (2, 4, "OutOfBounds")
+    );
+
+    for (wanted, expected) in [(5, 5), (9, 5)] {
+        bench.scale(wanted).await;
+        bench.scaled("by hand", |count| count == expected).await;
+        bench.is_seen().await;
+        let status = bench.autoscaling().await;
+        assert_eq!(status.starting_replicas, Some(wanted));
+        assert_eq!(status.desired_replicas, u32::try_from(expected).ok());
+    }
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_autoscaler_that_writes_again_and_again_moves_no_broker_until_it_is_gone() {
+    let bench = Bench::new("Auto").await;
+    bench.load(10, false);
+    let autoscalers = bench.server.typed::<HorizontalPodAutoscaler>();
+    let autoscaler = serde_json::from_value(json!({
+        "metadata": {"name": "web"},
+        "spec": {"maxReplicas": 9, "scaleTargetRef":
+            {"apiVersion": "sluice.dev/v1alpha1", "kind": "MessageBroker", "name": "orders"}},
+    }));
+    let created = autoscalers
+        .create(&Default::default(), &autoscaler.expect("valid"))
+        .await;
+    created.expect("created");
+    eventually("the conflict to be reported", async || {
+        condition(&bench.server, "ScalingActive")
+            .await
+            .filter(|found| found.1 == "AnotherAutoscaler")
+    })
+    .await;
+    for wanted in [4, 1, 5, 3] {
+        bench.scale(wanted).await;
+        bench.is_seen().await;
+        assert_eq!(replicas(&bench.server).await, Some(2), "it followed to {wanted}");
+        let (_, reason, _) = condition(&bench.server, "ScalingActive").await.expect("there");
+        assert_eq!(reason, "AnotherAutoscaler");
+    }
+    let status = bench.autoscaling().await;
+    assert_eq!(
+        (status.starting_replicas, status.desired_replicas),
+        (Some(2), Some(2))
+    );
+    assert_eq!(status.decisions, []);
+
+    // What is in spec.replicas then is a wish like any other.
+    autoscalers
+        .delete("web", &Default::default())
+        .await
+        .expect("deleted");
+    bench.scale(4).await;
+    bench.scaled("by hand", |count| count == 4).await;
+    eventually("no conflict", async || {
+        condition(&bench.server, "ScalingActive")
+            .await
+            .filter(|found| found.1 != "AnotherAutoscaler")
+    })
+    .await;
+    bench.end().await;
+}
