@@ -181,7 +181,6 @@ impl Run {
                     delivery,
                     deadline,
                 };
-                return;
             }
             _ => {
                 self.state.give_up(offset);
