@@ -237,3 +237,68 @@ pub(super) fn why(shared: &Shared, error: AppendError) -> Why {
         error @ (AppendError::NotStored(_) | AppendError::Log(_)) => Why::Later(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::broker::core_tests::support::{chain_entry, close, configuration, message, options, topic};
+    use crate::broker::log::fault::FaultDisk;
+    use crate::broker::service::{Limits, Parts, Peers};
+    use crate::broker::store::Store;
+
+    #[tokio::test]
+    async fn what_a_full_disk_did_not_take_is_handed_back_to_be_refused() {
+        let disk = FaultDisk::default();
+        let store = Store::open_on(
+            options(Path::new("/data"), "a"),
+            Arc::default(),
+            Arc::new(disk.clone()),
+        )
+        .unwrap();
+        let chains = vec![vec![chain_entry(1, "a", None)]];
+        let orders = configuration("a", 1, vec![topic("orders", chains)]);
+        store.configure(&orders).unwrap();
+        let shared = Shared::new(Parts {
+            name: "a".to_owned(),
+            cluster: String::new(),
+            store: Arc::clone(&store),
+            counters: Arc::default(),
+            peers: Arc::new(Peers::new()),
+            limits: Limits {
+                max_connections: 1,
+                max_streams_per_connection: 1,
+                max_message_bytes: 1 << 20,
+                max_inflight_bytes: 4 << 20,
+            },
+            channel_capacity: 64,
+            topic_wait: Duration::ZERO,
+        });
+        disk.set_capacity(Some(disk.used()));
+        let now = Instant::now();
+        let delivery = Delivery {
+            shared: Arc::clone(&shared),
+            topic: "orders".to_owned(),
+            producer: "p".to_owned(),
+            arrived: now,
+            deadline: now + Duration::from_secs(60),
+            may_forward: true,
+        };
+        let body = "x".repeat(100 << 10);
+        let part = Part {
+            partition: 0,
+            messages: vec![message(5, &body), message(6, "")],
+            bytes: body.len() as u64,
+        };
+        let Undelivered { part, why } = delivery.run(part).await.unwrap_err();
+        assert!(
+            matches!(&why, Why::NotStored(text) if text.contains("full")),
+            "{why:?}"
+        );
+        let sequences: Vec<u64> = part.messages.iter().map(|message| message.sequence).collect();
+        assert_eq!(sequences, [5, 6]);
+        drop(shared);
+        close(store).await;
+    }
+}
