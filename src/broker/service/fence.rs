@@ -9,20 +9,36 @@ const MOST: usize = 1 << 16;
 /// The refused sequences of one stream, by partition.
 #[derive(Debug, Default)]
 pub(super) struct Fence {
-    refused: HashMap<u32, VecDeque<u64>>,
+    refused: HashMap<u32, VecDeque<Refused>>,
+    refusals: u64,
+}
+
+#[derive(Debug)]
+struct Refused {
+    sequence: u64,
+    /// Which refusal of the stream it was, the newest one.
+    refusal: u64,
 }
 
 impl Fence {
     /// Notes a refusal.
     pub(super) fn refuse(&mut self, partition: u32, sequence: u64) {
+        self.refusals += 1;
+        let new = Refused {
+            sequence,
+            refusal: self.refusals,
+        };
         let refused = self.refused.entry(partition).or_default();
-        if refused.back().is_none_or(|&last| last < sequence) {
-            refused.push_back(sequence);
+        if refused.back().is_none_or(|last| last.sequence < sequence) {
+            refused.push_back(new);
             if refused.len() > MOST {
                 refused.pop_front();
             }
-        } else if let Err(at) = refused.binary_search(&sequence) {
-            refused.insert(at, sequence);
+            return;
+        }
+        match find(refused, sequence) {
+            Ok(at) => refused[at] = new,
+            Err(at) => refused.insert(at, new),
         }
     }
 
@@ -33,11 +49,12 @@ impl Fence {
                 .refused
                 .get(&partition)
                 .and_then(VecDeque::front)
-                .is_some_and(|&first| first < sequence)
+                .is_some_and(|first| first.sequence < sequence)
     }
 
     /// Whether this payload must be refused to keep the order. One that was refused before and comes again says
-    /// that those before it have come again or went elsewhere.
+    /// that those before it have come again or went elsewhere, unless they were refused after it: it was on its way
+    /// then, behind them.
     pub(super) fn holds(&mut self, partition: u32, sequence: u64) -> bool {
         if self.refused.is_empty() {
             return false;
@@ -45,8 +62,12 @@ impl Fence {
         let Some(refused) = self.refused.get_mut(&partition) else {
             return false;
         };
-        match refused.binary_search(&sequence) {
+        match find(refused, sequence) {
             Ok(at) => {
+                let known = refused[at].refusal;
+                if refused.range(..at).any(|earlier| earlier.refusal > known) {
+                    return true;
+                }
                 refused.drain(..=at);
                 if refused.is_empty() {
                     self.refused.remove(&partition);
@@ -58,6 +79,11 @@ impl Fence {
             Err(_) => true,
         }
     }
+}
+
+/// Where a sequence is, or would be.
+fn find(refused: &VecDeque<Refused>, sequence: u64) -> Result<usize, usize> {
+    refused.binary_search_by_key(&sequence, |refused| refused.sequence)
 }
 
 #[cfg(test)]
@@ -88,5 +114,25 @@ mod tests {
         fence.refuse(0, 9);
         assert!(!fence.holds(0, 9), "the second time it is taken");
         assert!(!fence.holds(0, 10));
+    }
+
+    #[test]
+    fn what_comes_again_behind_payloads_that_are_refused_again_waits_for_them() {
+        let mut fence = Fence::default();
+        for sequence in 1..=4 {
+            fence.refuse(0, sequence);
+        }
+        // They come again in two batches, and the first one is refused before the second one is here.
+        assert!(!fence.holds(0, 1) && !fence.holds(0, 2));
+        fence.refuse(0, 1);
+        fence.refuse(0, 2);
+        for sequence in 3..=4 {
+            assert!(fence.holds(0, sequence));
+            fence.refuse(0, sequence);
+        }
+        for sequence in 1..=4 {
+            assert!(!fence.holds(0, sequence));
+        }
+        assert!(!fence.holds(0, 5));
     }
 }
