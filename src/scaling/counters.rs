@@ -48,21 +48,39 @@ pub struct BrokerCounters {
 impl BrokerCounters {
     /// All counters but the clock, in some order.
     pub(super) fn levels(&self) -> Levels {
+        let Self {
+            boot_id: _,
+            uptime_nanos: _,
+            accepted_messages,
+            acked_messages,
+            acked_bytes,
+            requests,
+            delivered_messages,
+            commits,
+            commit_nanos,
+            append_nanos,
+            cpu_nanos,
+            publisher_blocked_nanos,
+            publisher_active_nanos,
+            consumer_starved_nanos,
+            offered_messages,
+            untold_messages,
+        } = *self;
         Levels([
-            self.accepted_messages,
-            self.acked_messages,
-            self.acked_bytes,
-            self.requests,
-            self.delivered_messages,
-            self.commits,
-            self.commit_nanos,
-            self.append_nanos,
-            self.cpu_nanos,
-            self.publisher_blocked_nanos,
-            self.publisher_active_nanos,
-            self.consumer_starved_nanos,
-            self.offered_messages,
-            self.untold_messages,
+            accepted_messages,
+            acked_messages,
+            acked_bytes,
+            requests,
+            delivered_messages,
+            commits,
+            commit_nanos,
+            append_nanos,
+            cpu_nanos,
+            publisher_blocked_nanos,
+            publisher_active_nanos,
+            consumer_starved_nanos,
+            offered_messages,
+            untold_messages,
         ])
     }
 }

@@ -11,6 +11,9 @@ pub const MOST_HIDDEN: f64 = 0.9;
 /// Hidden demand from which the brokers count as saturated.
 pub const SATURATED: f64 = 0.1;
 
+/// Hidden demand from which publishers are held back most of the time.
+pub const MOSTLY: f64 = 0.5;
+
 /// Hidden demand over a minute from which a demand above the target is felt.
 pub const FELT: f64 = SATURATED / 2.0;
 

@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::demand::SATURATED;
+use super::demand::{MOSTLY, SATURATED};
 use super::time::Time;
-use super::view::MOSTLY;
 use super::window::{History, Sample};
 
 /// How long a rate must last to count.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::capacity::{self, Capacity};
 use super::decision::Inputs;
-use super::demand::{Reading, SATURATED, Sizing};
+use super::demand::{MOSTLY, Reading, SATURATED, Sizing};
 use super::guards::Uneven;
 use super::observed::{Observed, Report};
 use super::policy::Policy;
@@ -20,8 +20,6 @@ pub(super) const SHORTEST_MEAN: f64 = 30.0;
 const EVENED_OUT: f64 = 10.0;
 /// The part of what the brokers can do from which a demand has crept up to it, rather than jumped beyond it.
 const CREPT: f64 = 0.85;
-/// Hidden demand up to which publishers were not held back most of the time.
-pub(super) const MOSTLY: f64 = 0.5;
 /// How far above what was before a demand that crept up may be.
 const CREEPING: f64 = 1.25;
 /// How far two readings may differ to agree.
