@@ -96,21 +96,23 @@ async fn what_cannot_be_forwarded_is_throttled_and_the_rest_goes_on() {
     assert_eq!(throttled, [2]);
     wanted.apply(&[b]).await;
     // What was throttled is sent again, until it comes through: a try at a partition that was away just now is short.
-    loop {
-        publisher.send(vec![pb::Payload {
-            partition: Some(1),
-            ..payload(2, b"x")
-        }]);
-        match &publisher.acked(0).await[..] {
-            [Response::Ack(ack)] => {
-                assert_eq!(ack.offsets[0].partition, 1);
-                break;
+    let mut sent = 3;
+    let again = async {
+        loop {
+            publisher.send(vec![pb::Payload {
+                partition: Some(1),
+                ..payload(2, b"x")
+            }]);
+            sent += 1;
+            match &publisher.acked(0).await[..] {
+                [Response::Ack(ack)] => return (ack.payloads, ack.offsets[0].partition),
+                [Response::Throttled(again), Response::Ack(_)] => assert_eq!(again.sequences, [2]),
+                said => panic!("neither stored nor throttled: {said:?}"),
             }
-            [Response::Throttled(again), Response::Ack(_)] => assert_eq!(again.sequences, [2]),
-            said => panic!("neither stored nor throttled: {said:?}"),
         }
-    }
-    assert!(b.pressure().await.accepted_messages >= 1);
+    };
+    let stored = tokio::time::timeout(PATIENCE, again).await;
+    assert_eq!(stored.expect("it comes through"), (sent, 1));
 }
 
 #[tokio::test]
