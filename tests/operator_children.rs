@@ -16,7 +16,8 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use operator_support::{
-    Operator, broker, condition, create_broker, eventually, patch_broker, replicas, versions,
+    Operator, broker, condition, condition_becomes, create_broker, eventually, patch_broker, replicas,
+    versions,
 };
 use serde_json::json;
 use sluice::api::MessageBroker;
@@ -215,12 +216,7 @@ async fn one_bad_field_is_named_and_stops_nothing_else() {
     })
     .await;
     patch_broker(&server, json!({"spec": {"podTemplate": {"affinity": null}}})).await;
-    eventually("it to heal", async || {
-        condition(&server, "ResourcesSynced")
-            .await
-            .filter(|found| found.0 == "True")
-    })
-    .await;
+    condition_becomes(&server, "ResourcesSynced", |found| found.0 == "True").await;
     operator.stop().await;
 }
 
@@ -234,12 +230,7 @@ async fn paused_means_that_nothing_is_changed() {
     })
     .await;
     patch_broker(&server, json!({"spec": {"paused": true, "replicas": 3}})).await;
-    eventually("the condition", async || {
-        condition(&server, "Paused")
-            .await
-            .filter(|found| found.0 == "True")
-    })
-    .await;
+    condition_becomes(&server, "Paused", |found| found.0 == "True").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(replicas(&server).await, Some(1));
     patch_broker(&server, json!({"spec": {"paused": false}})).await;

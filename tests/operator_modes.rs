@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use apiserver::ApiServer;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use kube::api::{Patch, PatchParams};
 use operator_support::brokers::World;
 use operator_support::{
-    Operator, broker, condition, create_broker, create_topic, eventually, patch_broker, replicas,
+    Operator, broker, condition, condition_becomes, create_autoscaler, create_broker, create_topic,
+    eventually, is_seen, patch_broker, replicas, scale,
 };
 use serde_json::{Value, json};
+use sluice::api::MessageTopic;
 use sluice::api::broker_status::AutoscalingStatus;
-use sluice::api::{MessageBroker, MessageTopic};
 use tokio_util::sync::CancellationToken;
 
 const MOST: u32 = 5;
@@ -73,29 +73,9 @@ impl Bench {
         .await;
     }
 
-    /// `kubectl scale`.
-    async fn scale(&self, to: u32) {
-        let scale = Patch::Merge(json!({"spec": {"replicas": to}}));
-        let scaled = self
-            .server
-            .typed::<MessageBroker>()
-            .patch_scale("orders", &PatchParams::default(), &scale)
-            .await
-            .expect("scaled");
-        assert_eq!(scaled.spec.and_then(|spec| spec.replicas), i32::try_from(to).ok());
-    }
-
     async fn autoscaling(&self) -> AutoscalingStatus {
         let status = broker(&self.server).await.status.unwrap_or_default();
         status.autoscaling.unwrap_or_default()
-    }
-
-    async fn is_seen(&self) {
-        eventually("the operator to have seen the change", async || {
-            let broker = broker(&self.server).await;
-            (broker.status?.observed_generation == broker.metadata.generation).then_some(())
-        })
-        .await;
     }
 
     async fn end(self) {
@@ -109,12 +89,7 @@ impl Bench {
 async fn each_mode_that_is_set_while_publishers_are_held_back_does_what_it_says() {
     let bench = Bench::new("Off").await;
     bench.load(1_000, true);
-    eventually("scaling to be off", async || {
-        condition(&bench.server, "ScalingActive")
-            .await
-            .filter(|found| found.1 == "Off")
-    })
-    .await;
+    condition_becomes(&bench.server, "ScalingActive", |found| found.1 == "Off").await;
 
     bench.patch(json!({"mode": "Recommend"})).await;
     let said = eventually("more brokers to be recommended", async || {
@@ -150,12 +125,7 @@ async fn what_is_felt_during_a_pause_is_acted_on_after_it_and_not_before() {
     let bench = Bench::new("Auto").await;
     for round in 0..2 {
         patch_broker(&bench.server, json!({"spec": {"paused": true}})).await;
-        eventually("the pause", async || {
-            condition(&bench.server, "Paused")
-                .await
-                .filter(|found| found.0 == "True")
-        })
-        .await;
+        condition_becomes(&bench.server, "Paused", |found| found.0 == "True").await;
         let before = bench.autoscaling().await;
         bench.load(1_000, true);
         tokio::time::sleep(Duration::from_secs(4)).await;
@@ -166,12 +136,7 @@ async fn what_is_felt_during_a_pause_is_acted_on_after_it_and_not_before() {
         assert_eq!(bench.autoscaling().await, before, "{round}");
 
         patch_broker(&bench.server, json!({"spec": {"paused": false}})).await;
-        eventually("the end of the pause", async || {
-            condition(&bench.server, "Paused")
-                .await
-                .filter(|found| found.0 == "False")
-        })
-        .await;
+        condition_becomes(&bench.server, "Paused", |found| found.0 == "False").await;
         tokio::time::sleep(Duration::from_secs(2)).await;
         let after = bench.autoscaling().await;
         assert_eq!(replicas(&bench.server).await, Some(2), "{round}: {after:?}");
@@ -197,11 +162,11 @@ async fn a_minimum_that_is_raised_and_a_scale_by_hand_within_the_bounds_count_un
     );
 
     for (wanted, expected) in [(5, 5), (9, 5)] {
-        bench.scale(wanted).await;
+        scale(&bench.server, wanted).await;
         bench.scaled("by hand", |count| count == expected).await;
-        bench.is_seen().await;
+        is_seen(&bench.server).await;
         let status = bench.autoscaling().await;
-        assert_eq!(status.starting_replicas, Some(wanted));
+        assert_eq!(status.starting_replicas, u32::try_from(wanted).ok());
         assert_eq!(status.desired_replicas, u32::try_from(expected).ok());
     }
     bench.end().await;
@@ -211,25 +176,14 @@ async fn a_minimum_that_is_raised_and_a_scale_by_hand_within_the_bounds_count_un
 async fn another_autoscaler_that_writes_again_and_again_moves_no_broker_until_it_is_gone() {
     let bench = Bench::new("Auto").await;
     bench.load(10, false);
-    let autoscalers = bench.server.typed::<HorizontalPodAutoscaler>();
-    let autoscaler = serde_json::from_value(json!({
-        "metadata": {"name": "web"},
-        "spec": {"maxReplicas": 9, "scaleTargetRef":
-            {"apiVersion": "sluice.dev/v1alpha1", "kind": "MessageBroker", "name": "orders"}},
-    }));
-    let created = autoscalers
-        .create(&Default::default(), &autoscaler.expect("valid"))
-        .await;
-    created.expect("created");
-    eventually("the conflict to be reported", async || {
-        condition(&bench.server, "ScalingActive")
-            .await
-            .filter(|found| found.1 == "AnotherAutoscaler")
+    create_autoscaler(&bench.server).await;
+    condition_becomes(&bench.server, "ScalingActive", |found| {
+        found.1 == "AnotherAutoscaler"
     })
     .await;
     for wanted in [4, 1, 5, 3] {
-        bench.scale(wanted).await;
-        bench.is_seen().await;
+        scale(&bench.server, wanted).await;
+        is_seen(&bench.server).await;
         assert_eq!(replicas(&bench.server).await, Some(2), "it followed to {wanted}");
         let (_, reason, _) = condition(&bench.server, "ScalingActive").await.expect("there");
         assert_eq!(reason, "AnotherAutoscaler");
@@ -242,16 +196,16 @@ async fn another_autoscaler_that_writes_again_and_again_moves_no_broker_until_it
     assert_eq!(status.decisions, []);
 
     // What is in spec.replicas then is a wish like any other.
-    autoscalers
+    bench
+        .server
+        .typed::<HorizontalPodAutoscaler>()
         .delete("web", &Default::default())
         .await
         .expect("deleted");
-    bench.scale(4).await;
+    scale(&bench.server, 4).await;
     bench.scaled("by hand", |count| count == 4).await;
-    eventually("no conflict", async || {
-        condition(&bench.server, "ScalingActive")
-            .await
-            .filter(|found| found.1 != "AnotherAutoscaler")
+    condition_becomes(&bench.server, "ScalingActive", |found| {
+        found.1 != "AnotherAutoscaler"
     })
     .await;
     bench.end().await;

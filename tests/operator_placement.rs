@@ -10,17 +10,16 @@ use std::time::Duration;
 
 use apiserver::ApiServer;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use operator_support::brokers::World;
 use operator_support::{
-    Operator, broker, condition, create_broker, create_topic, eventually, forget_lease, patch_broker,
-    replicas, versions,
+    Operator, broker, condition_becomes, create_autoscaler, create_broker, create_topic, eventually,
+    forget_lease, is_seen, patch_broker, replicas, scale, versions,
 };
 use serde_json::{Value, json};
-use sluice::api::{MessageBroker, MessageTopic};
+use sluice::api::MessageTopic;
 use sluice::operator::placement::chain;
 use tokio_util::sync::CancellationToken;
 
@@ -200,12 +199,7 @@ async fn an_operator_that_dies_at_any_moment_is_gone_on_from() {
 async fn a_topic_that_clients_ask_for_is_made_and_one_that_is_deleted_leaves_the_disks() {
     let bench = Bench::new(json!({"replicas": 2, "topicDefaults": {"partitions": 4}})).await;
     let operator = Operator::start(&bench.server, "a");
-    eventually("the brokers to be configured", async || {
-        condition(&bench.server, "Ready")
-            .await
-            .filter(|found| found.0 == "True")
-    })
-    .await;
+    condition_becomes(&bench.server, "Ready", |found| found.0 == "True").await;
     bench.world.want("orders-1", "clicks");
     eventually("the topic", async || {
         bench
@@ -269,48 +263,20 @@ async fn another_autoscaler_is_told_of_and_not_fought_with() {
     let bench = Bench::new(spec).await;
     let operator = Operator::start(&bench.server, "a");
     bench.scaled(2).await;
-    let autoscalers = bench.server.typed::<HorizontalPodAutoscaler>();
-    let autoscaler = serde_json::from_value(json!({
-        "metadata": {"name": "web"},
-        "spec": {"maxReplicas": 9, "scaleTargetRef":
-            {"apiVersion": "sluice.dev/v1alpha1", "kind": "MessageBroker", "name": "orders"}},
-    }));
-    let autoscaler = autoscaler.expect("valid");
-    autoscalers
-        .create(&Default::default(), &autoscaler)
-        .await
-        .expect("created");
-    let said = eventually("the conflict", async || {
-        let (_, reason, message) = condition(&bench.server, "ScalingActive").await?;
-        (reason == "AnotherAutoscaler").then_some(message)
-    })
-    .await;
+    create_autoscaler(&bench.server).await;
+    let conflict = |found: &(String, String, String)| found.1 == "AnotherAutoscaler";
+    let (_, _, said) = condition_becomes(&bench.server, "ScalingActive", conflict).await;
     assert!(said.contains("web"), "{said}");
 
     // As it would scale.
-    let brokers = bench.server.typed::<MessageBroker>();
-    let scale = Patch::Merge(json!({"spec": {"replicas": 7}}));
-    let scaled = brokers
-        .patch_scale("orders", &PatchParams::default(), &scale)
-        .await
-        .expect("scaled");
-    assert_eq!(scaled.spec.and_then(|spec| spec.replicas), Some(7));
-    eventually("the operator to have seen it", async || {
-        let broker = broker(&bench.server).await;
-        (broker.status?.observed_generation == broker.metadata.generation).then_some(())
-    })
-    .await;
+    scale(&bench.server, 7).await;
+    is_seen(&bench.server).await;
     assert_eq!(replicas(&bench.server).await, Some(2), "it was followed");
 
     // With scaling off, whoever writes spec.replicas decides.
     patch_broker(&bench.server, json!({"spec": {"autoscaling": {"mode": "Off"}}})).await;
     bench.scaled(7).await;
-    eventually("no conflict", async || {
-        condition(&bench.server, "ScalingActive")
-            .await
-            .filter(|found| found.1 == "Off")
-    })
-    .await;
+    condition_becomes(&bench.server, "ScalingActive", |found| found.1 == "Off").await;
     operator.stop().await;
     bench.end();
 }

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -143,6 +144,50 @@ pub async fn condition(server: &ApiServer, type_: &str) -> Option<(String, Strin
     let status = broker(server).await.status?;
     let found = status.conditions.into_iter().find(|one| one.type_ == type_)?;
     Some((found.status, found.reason, found.message))
+}
+
+/// Waits until a condition of `orders` is as it should be; status, reason and message of it.
+pub async fn condition_becomes(
+    server: &ApiServer,
+    type_: &str,
+    is: impl Fn(&(String, String, String)) -> bool,
+) -> (String, String, String) {
+    eventually(&format!("{type_} to be as it should"), async || {
+        condition(server, type_).await.filter(&is)
+    })
+    .await
+}
+
+/// Waits until the operator has seen the newest `spec` of `orders`.
+pub async fn is_seen(server: &ApiServer) {
+    eventually("the operator to have seen the change", async || {
+        let broker = broker(server).await;
+        (broker.status?.observed_generation == broker.metadata.generation).then_some(())
+    })
+    .await;
+}
+
+/// `kubectl scale`, and what any other autoscaler does.
+pub async fn scale(server: &ApiServer, to: i32) {
+    let scale = Patch::Merge(json!({"spec": {"replicas": to}}));
+    let scaled = server
+        .typed::<MessageBroker>()
+        .patch_scale("orders", &PatchParams::default(), &scale)
+        .await
+        .expect("scaled");
+    assert_eq!(scaled.spec.and_then(|spec| spec.replicas), Some(to));
+}
+
+/// Points a HorizontalPodAutoscaler called `web` at `orders`.
+pub async fn create_autoscaler(server: &ApiServer) {
+    let autoscaler: HorizontalPodAutoscaler = serde_json::from_value(json!({
+        "metadata": {"name": "web"},
+        "spec": {"maxReplicas": 9, "scaleTargetRef":
+            {"apiVersion": "sluice.dev/v1alpha1", "kind": "MessageBroker", "name": "orders"}},
+    }))
+    .expect("a HorizontalPodAutoscaler");
+    let created = server.typed().create(&PostParams::default(), &autoscaler).await;
+    created.expect("created");
 }
 
 /// `spec.replicas` of the StatefulSet.
