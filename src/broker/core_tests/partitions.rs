@@ -21,6 +21,29 @@ fn open_with(directory: &Path, disk: &TestDisk, partitions: usize) -> Arc<Store>
     store
 }
 
+/// With so many topics that there is time to look before the last is in place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_told_of_a_configuration_finds_all_its_topics() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), "a");
+    let mut configurations = store.configuration();
+    let looking = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move {
+            configurations.changed().await.unwrap();
+            store.topic("orders-1999").map(|topic| topic.partitions.len())
+        }
+    });
+    let topics =
+        (0..2000).map(|number| topic(&format!("orders-{number}"), vec![vec![chain_entry(1, "b", None)]]));
+    let configuration = configuration("a", 1, topics.collect());
+    let configuring = Arc::clone(&store);
+    let problems = tokio::task::spawn_blocking(move || configuring.configure(&configuration));
+    assert_eq!(problems.await.unwrap().unwrap(), vec![]);
+    assert_eq!(looking.await.unwrap(), Some(1));
+    close(store).await;
+}
+
 /// Files of a directory that this process has open.
 fn open_files(directory: &Path) -> usize {
     std::fs::read_dir("/proc/self/fd")

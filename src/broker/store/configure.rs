@@ -29,8 +29,12 @@ impl Store {
         }
         self.journal
             .set_fsync(configuration.durability() != pb::Durability::Memory);
-        self.configuration
-            .send_replace(Some(Arc::new(configuration.clone())));
+        // Known at once, since an entry that is opened below looks up its peers in it. It is announced when all of it
+        // is in place: who waits for a topic looks once when it is told, and would miss one that came a moment later.
+        self.configuration.send_if_modified(|known| {
+            *known = Some(Arc::new(configuration.clone()));
+            false
+        });
 
         let mut topics = BTreeMap::new();
         let mut problems = Vec::new();
@@ -72,6 +76,7 @@ impl Store {
             hub.refresh();
         }
         self.start_background();
+        self.configuration.send_modify(|_| ());
         Ok(problems)
     }
 
