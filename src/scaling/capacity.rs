@@ -16,6 +16,8 @@ use super::window::{History, Sample};
 const THROUGHOUT: f64 = 0.9;
 /// How much of the way to a newly seen correction one interval goes.
 const SMOOTHING: f64 = 0.3;
+/// How often the range of a request's messages is halved, by its logarithm: from 65,536 down to less than a tenth of a percent.
+const HALVINGS: usize = 14;
 /// The bounds of the correction, in thousandths.
 const CORRECTION: std::ops::RangeInclusive<u32> = 200..=3_000;
 
@@ -118,17 +120,23 @@ impl Costs {
     fn batched(self, processor: &Processor, channel: &ChannelPolicy, gauges: &BrokerGauges) -> Self {
         let most = f64::from(channel.largest_batch());
         let streams = gauges.publish_streams.max(1) as f64;
-        let mut batched = Self {
-            cpu: processor.of_a_message(most / streams),
+        let with_requests_of = |messages: f64| Self {
+            cpu: processor.of_a_message(messages),
             ..self
         };
-        // Smaller requests make for a lower rate, and that for less credit; twice is close enough.
-        for _ in 0..2 {
-            let rate = batched.cpu_rate(cores(gauges.cpu_quota_nanos));
+        // Smaller requests make for a lower rate, and that for less credit: sought is where the credit is a request.
+        let (mut low, mut high) = (1.0, (most / streams).max(1.0));
+        for _ in 0..HALVINGS {
+            let middle = f64::sqrt(low * high);
+            let rate = with_requests_of(middle).cpu_rate(cores(gauges.cpu_quota_nanos));
             let credit = (rate * channel.target_queue_delay.as_secs_f64()).min(most) / streams;
-            batched.cpu = processor.of_a_message(credit);
+            if credit < middle {
+                high = middle;
+            } else {
+                low = middle;
+            }
         }
-        batched
+        with_requests_of(high)
     }
 
     /// The smaller of both rates; `None` where neither says anything.
@@ -380,6 +388,33 @@ mod tests {
             costs.rate(costs.largest_batch(&ChannelPolicy::default()), 1.0),
             None
         );
+    }
+
+    #[test]
+    fn at_the_rate_that_is_told_requests_as_large_as_the_credit_use_up_the_quota() {
+        let channel = ChannelPolicy::default();
+        // A request with its commit costs 105 messages, each 20 µs.
+        let loaded = |rate: f64, batch: f64| Interval {
+            requests: (rate / batch) as u64,
+            commits: (rate / batch) as u64,
+            commit_nanos: 0,
+            cpu_nanos: ((rate / batch * 105.0 + rate) * 20_000.0) as u64,
+            ..second(rate as u64, 0, 1)
+        };
+        for (quota, streams) in [(0.2, 1), (0.2, 8), (0.18, 8), (2.0, 8), (2.0, 60)] {
+            let gauges = BrokerGauges {
+                cpu_quota_nanos: (quota * 1e9) as u64,
+                publish_streams: streams,
+                ..BrokerGauges::default()
+            };
+            let small = loaded(100.0, 1.0);
+            let processor = Processor::measure([small].iter(), &small).unwrap();
+            let costs = Costs::measure([small].iter()).unwrap();
+            let told = costs.batched(&processor, &channel, &gauges).cpu_rate(quota);
+            let credit = told * channel.target_queue_delay.as_secs_f64() / streams as f64;
+            let used = loaded(told, credit.min(512.0)).cores();
+            assert!((used / quota - 1.0).abs() < 0.02, "{used} of {quota} at {told}/s");
+        }
     }
 
     fn saturated(rate: u64, queued: u64) -> Sample {
