@@ -14,7 +14,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use operator_support::brokers::World;
 use operator_support::{
     Operator, broker, condition, condition_becomes, create_autoscaler, create_broker, create_topic,
-    eventually, is_seen, patch_broker, replicas, scale,
+    eventually, is_seen, patch_broker, replicas, scale, within,
 };
 use serde_json::{Value, json};
 use sluice::api::MessageTopic;
@@ -169,6 +169,41 @@ async fn a_minimum_that_is_raised_and_a_scale_by_hand_within_the_bounds_count_un
         assert_eq!(status.starting_replicas, u32::try_from(wanted).ok());
         assert_eq!(status.desired_replicas, u32::try_from(expected).ok());
     }
+    bench.end().await;
+}
+
+/// An operator that has just started removes no broker before it has seen a minute, the shortest window there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_maximum_that_is_lowered_below_the_present_empties_each_broker_before_it_leaves() {
+    let bench = Bench::new("Auto").await;
+    bench.load(10, false);
+    bench
+        .patch(json!({"minReplicas": 4, "fallback": {"replicas": 4}}))
+        .await;
+    bench.scaled("minReplicas above", |count| count == 4).await;
+    let shortest = json!({"scaleDown": {"stabilizationWindowSeconds": 0}});
+    bench
+        .patch(json!({"minReplicas": 1, "maxReplicas": 2, "fallback": {"replicas": 2}, "behavior": shortest}))
+        .await;
+    within(Duration::from_secs(150), "maxReplicas below", async || {
+        let count = replicas(&bench.server).await?;
+        for gone in count..4 {
+            assert_eq!(
+                bench.world.held(&format!("orders-{gone}")),
+                0,
+                "it left before it was empty"
+            );
+        }
+        (count == 2).then_some(())
+    })
+    .await;
+    let decisions = bench.autoscaling().await.decisions;
+    let last = decisions.last().expect("a decision");
+    assert_eq!(last.reason, "OutOfBounds", "{decisions:?}");
+    assert!(
+        (3..=4).contains(&last.from) && last.to < last.from,
+        "{decisions:?}"
+    );
     bench.end().await;
 }
 

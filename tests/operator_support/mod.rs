@@ -80,8 +80,16 @@ impl Operator {
     }
 }
 
-/// Waits until `check` says `Some`, for at most half a minute.
-pub async fn eventually<T, F>(what: &str, mut check: impl FnMut() -> F) -> T
+/// Waits until `check` says `Some`, for at most 40 seconds.
+pub async fn eventually<T, F>(what: &str, check: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    within(Duration::from_secs(40), what, check).await
+}
+
+/// Waits until `check` says `Some`, for no longer than `patience`.
+pub async fn within<T, F>(patience: Duration, what: &str, mut check: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
@@ -90,10 +98,7 @@ where
         if let Some(found) = check().await {
             return found;
         }
-        assert!(
-            start.elapsed() < Duration::from_secs(40),
-            "not within 40 s: {what}"
-        );
+        assert!(start.elapsed() < patience, "not within {patience:?}: {what}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
