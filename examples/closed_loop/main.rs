@@ -17,23 +17,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
-use sluice::api::MessageBroker;
 use sluice::cli::{Cli, runtime};
 
 use observe::{Moment, Observer};
 use row::{Row, Seen};
 use scenario::{Fault, Scenario};
-use stage::{BROKER, NAMESPACE, Stage};
+use stage::{NAMESPACE, PUBLISHERS, Stage};
 use watch::Watch;
 
 /// The objective for the 99th percentile of the time from when a message was to be sent to its acknowledgement.
 pub(crate) const OBJECTIVE: Duration = Duration::from_millis(250);
-/// How long one broker is saturated to see what it can do.
-const SATURATED: u64 = 12;
-/// Of that, what does not count.
-const WARM_UP: usize = 4;
 
 fn main() -> Result<()> {
     if std::env::args().nth(1).is_some_and(|first| first == "simulate") {
@@ -60,9 +54,7 @@ async fn run() -> Result<()> {
     let image = std::env::var("SLUICE_IMAGE").context("SLUICE_IMAGE is not set: run dev/closed-loop.sh")?;
     let folder = row::folder();
     std::fs::create_dir_all(&folder)?;
-    let stage = Stage::set(image.clone()).await?;
-    set_mode(&stage, "Off").await?;
-    let rate = saturate(&stage).await?;
+    let rate = Stage::set(image.clone()).await?.saturate().await?;
     println!("one broker does {rate:.0}/s");
     let mut failed = Vec::new();
     for scenario in Scenario::all(rate) {
@@ -122,7 +114,7 @@ async fn play(image: &str, scenario: &Scenario, rate: f64) -> Result<Row> {
             ][..],
             &[
                 "--publishers",
-                "6",
+                PUBLISHERS,
                 "--producer-id",
                 "demo",
                 "--drain-timeout",
@@ -214,51 +206,4 @@ fn is_its_stage(fault: Fault, watch: &Watch) -> bool {
         Fault::OperatorKilled(scenario::Stage::Ready) => look.replicas > 1 && look.ready >= look.replicas,
         _ => true,
     }
-}
-
-async fn set_mode(stage: &Stage, mode: &str) -> Result<()> {
-    let brokers: Api<MessageBroker> = Api::namespaced(stage.client.clone(), NAMESPACE);
-    let patch = Patch::Merge(json!({"spec": {"autoscaling": {"mode": mode}}}));
-    brokers.patch(BROKER, &PatchParams::default(), &patch).await?;
-    Ok(())
-}
-
-/// What one broker acknowledges a second while publishers send as fast as credit allows.
-async fn saturate(stage: &Stage) -> Result<f64> {
-    let seconds = format!("{SATURATED}s");
-    let arguments = [
-        &[
-            "bench",
-            "--address",
-            "orders:7400",
-            "--topic",
-            "events",
-            "--rate",
-            "0",
-            "--duration",
-            &seconds,
-        ][..],
-        &[
-            "--publishers",
-            "6",
-            "--subscribers",
-            "2",
-            "--drain-timeout",
-            "60s",
-            "--output=json",
-        ],
-    ];
-    stage.start_pod("load", &arguments.concat()).await?;
-    let mut lines = stage.load_lines().await?;
-    let mut rates = Vec::new();
-    while let Some(line) = lines.next().await? {
-        if line["type"] == "summary" {
-            break;
-        }
-        rates.extend(line["acknowledgedRate"].as_f64());
-    }
-    let counted = rates
-        .get(WARM_UP..SATURATED as usize)
-        .context("the load ended early")?;
-    Ok(counted.iter().sum::<f64>() / counted.len() as f64)
 }

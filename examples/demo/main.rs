@@ -1,5 +1,5 @@
 //! `make demo`: one broker, a load, five times the load, and the first one again, on the cluster that `KUBECONFIG`
-//! points at with the operator installed. Prints a line a second, then a table; writes `target/demo/summary.json`.
+//! points at with the operator installed. What is a small load, it finds out first. Prints a line a second, then a table; writes `target/demo/summary.json`.
 
 mod observe;
 mod stage;
@@ -13,10 +13,8 @@ use observe::{Moment, Observer};
 use stage::Stage;
 use summary::Summary;
 
-/// What the load offers at first and at the end: messages a second.
-pub(crate) const SMALL: u64 = 4_000;
-/// Five times the small load.
-pub(crate) const LARGE: u64 = 5 * SMALL;
+/// What the load offers at first and at the end, in percent of what one broker does.
+const SMALL_PERCENT: u64 = 40;
 const BEFORE: Duration = Duration::from_secs(20);
 const DURING: Duration = Duration::from_secs(60);
 const AFTER: Duration = Duration::from_secs(120);
@@ -27,12 +25,17 @@ pub(crate) const OBJECTIVE: Duration = Duration::from_millis(250);
 async fn main() -> Result<()> {
     let image =
         std::env::var("SLUICE_IMAGE").context("SLUICE_IMAGE is not set: run this with `make demo`")?;
+    println!("finding out what one broker does here with the channel that it starts with");
+    let most = Stage::set(image.clone()).await?.saturate().await?;
+    let small = (most as u64 * SMALL_PERCENT / 100).max(1);
+    let large = 5 * small;
+    println!("{most:.0} messages a second; starting again with a new one");
     let stage = Stage::set(image).await?;
     let (before, during, after) = (BEFORE.as_secs(), DURING.as_secs(), AFTER.as_secs());
     println!(
-        "one broker is Ready. The load: {SMALL}/s for {before} s, {LARGE}/s for {during} s, {SMALL}/s for {after} s\n"
+        "one broker is Ready. The load: {small}/s for {before} s, {large}/s for {during} s, {small}/s for {after} s\n"
     );
-    let schedule = format!("{SMALL}:{before}s,{LARGE}:{during}s,{SMALL}:{after}s");
+    let schedule = format!("{small}:{before}s,{large}:{during}s,{small}:{after}s");
     stage.start_load(&schedule).await?;
     let mut lines = stage.load_lines().await?;
     let mut observer = Observer::new(&stage);
@@ -55,7 +58,7 @@ async fn main() -> Result<()> {
     })
     .await
     .context("the load did not end in time")??;
-    let summary = Summary::new(&moments, &load, &stage.broker().await?, BEFORE);
+    let summary = Summary::new(&moments, &load, &stage.broker().await?, BEFORE, small);
     println!("\n{summary}\n{}", stage::LOOK_AROUND);
     summary.write()?;
     ensure!(

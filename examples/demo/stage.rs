@@ -19,6 +19,12 @@ pub(crate) const BROKER: &str = "orders";
 pub(crate) const TOPIC: &str = "events";
 /// How long a broker may take to tell what it has done.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Publishers of each load.
+pub(crate) const PUBLISHERS: &str = "6";
+/// For how many seconds one broker is saturated to see what it can do.
+const SATURATED: usize = 12;
+/// Of that, what does not count.
+const WARM_UP: usize = 4;
 /// The MessageBroker and the MessageTopic.
 pub(crate) const MANIFEST: &str = include_str!("broker.yaml");
 
@@ -138,11 +144,59 @@ impl Stage {
         let address = format!("{BROKER}:{}", sluice::api::names::BROKER_PORT);
         let arguments = [
             ["bench", "--address", &address, "--topic", TOPIC],
-            ["--schedule", schedule, "--publishers", "6", "--subscribers=2"],
+            [
+                "--schedule",
+                schedule,
+                "--publishers",
+                PUBLISHERS,
+                "--subscribers=2",
+            ],
             ["--producer-id", "demo", "--drain-timeout", "60s", "--output=json"],
         ]
         .concat();
         self.start_pod("load", &arguments).await
+    }
+
+    /// What one broker acknowledges a second while publishers send as fast as it lets them. Takes the broker for it: scaled
+    /// by nobody, with the channel that it starts with. Start from [`Stage::set`] again afterwards.
+    pub(crate) async fn saturate(&self) -> Result<f64> {
+        let alone = json!({"spec": {"autoscaling": {"mode": "Off"}, "channel": {"mode": "Fixed"}}});
+        self.brokers()
+            .patch(BROKER, &PatchParams::default(), &Patch::Merge(alone))
+            .await?;
+        let address = format!("{BROKER}:{}", sluice::api::names::BROKER_PORT);
+        let duration = format!("--duration={SATURATED}s");
+        let arguments = [
+            ["bench", "--address", &address, "--topic", TOPIC],
+            [
+                "--rate=0",
+                &duration,
+                "--publishers",
+                PUBLISHERS,
+                "--subscribers=2",
+            ],
+            [
+                "--producer-id",
+                "trial",
+                "--drain-timeout",
+                "60s",
+                "--output=json",
+            ],
+        ]
+        .concat();
+        self.start_pod("load", &arguments).await?;
+        let mut lines = self.load_lines().await?;
+        let mut rates = Vec::new();
+        while let Some(line) = lines.next().await? {
+            if line["type"] == "summary" {
+                break;
+            }
+            rates.extend(line["acknowledgedRate"].as_f64());
+        }
+        let counted = rates
+            .get(WARM_UP..SATURATED)
+            .context("the load ended early; see: kubectl --namespace sluice-demo logs load")?;
+        Ok(counted.iter().sum::<f64>() / counted.len() as f64)
     }
 
     /// Runs the executable with these arguments in a pod, once.

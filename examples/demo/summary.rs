@@ -36,8 +36,14 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// Draws the sum of what was seen; `step` is when the load grew.
-    pub(crate) fn new(moments: &[Moment], load: &Value, broker: &MessageBroker, step: Duration) -> Self {
+    /// Draws the sum of what was seen; `step` is when the load grew from `small` to five times that.
+    pub(crate) fn new(
+        moments: &[Moment],
+        load: &Value,
+        broker: &MessageBroker,
+        step: Duration,
+        small: u64,
+    ) -> Self {
         let after = || moments.iter().filter(move |moment| moment.at >= step);
         let most = moments.iter().map(|moment| moment.desired).max().unwrap_or(0);
         let seconds = |moment: &Moment| moment.at.saturating_sub(step).as_secs_f64();
@@ -49,7 +55,7 @@ impl Summary {
             .filter(|moment| moment.at >= ready_at)
             .find(|moment| is_shared(moment));
         // The last second over the objective while the load was large, and the one after it.
-        let large = || after().filter(|moment| moment.offered > 2 * crate::SMALL);
+        let large = || after().filter(|moment| moment.offered > 2 * small);
         let slow = |moment: &&Moment| moment.p99.is_some_and(|p99| p99 > OBJECTIVE);
         let last_slow = large().rfind(slow).map(|moment| moment.at);
         let fast = large().find(|moment| last_slow.is_none_or(|slow| moment.at > slow));

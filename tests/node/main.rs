@@ -34,9 +34,6 @@ pub fn small(replicas: u32, image: &str) -> Value {
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}})
 }
 
-/// A load that one broker of `cpu: 200m` carries easily, five times that, and the small one again until it is told to finish.
-pub const SCHEDULE: &str = "4000:20s,20000:60s,4000:600s";
-
 /// Asserts what every load must end with: all that was acknowledged was delivered, in order and once.
 pub fn assert_exactly_once(summary: &Value) {
     assert_eq!(summary["lost"], 0, "{summary}");

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use kube::api::{Api, Patch, PatchParams};
-use serde_json::json;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
 use sluice::api::MessageBroker;
 
 use crate::cluster::{Cluster, eventually};
@@ -35,6 +35,36 @@ async fn assert_volumes_hold_the_data(sandbox: &Sandbox, topic: &str) {
     }
 }
 
+/// Messages a second that one broker acknowledges with the channel that it starts with while publishers send as fast as it
+/// lets them: what one carries easily on one machine is too much on another.
+async fn saturation(sandbox: &Sandbox, spec: &Value) -> u64 {
+    let mut spec = spec.clone();
+    spec["autoscaling"] = json!({"mode": "Off"});
+    spec["channel"] = json!({"mode": "Fixed"});
+    sandbox.apply_broker("trial", &spec).await;
+    sandbox.ready("trial", 1).await;
+    sandbox.apply_topic("attempts", "trial", 12).await;
+    sandbox.assigned("attempts").await;
+    let load = [
+        ["bench", "--address", "trial.scaling:7400", "--topic", "attempts"],
+        [
+            "--rate=0",
+            "--duration=10s",
+            "--publishers=6",
+            "--subscribers=2",
+            "--output=json",
+        ],
+    ];
+    let job = sandbox.start("trial-load", &load.concat()).await;
+    let summary = job.summary(Duration::from_secs(120)).await;
+    let brokers = sandbox.api::<MessageBroker>();
+    brokers
+        .delete("trial", &DeleteParams::default())
+        .await
+        .expect("deleted");
+    summary["acknowledgedRate"].as_f64().expect("a rate") as u64
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn five_times_the_load_scales_up_and_its_end_scales_down_through_the_drain_and_nothing_is_lost() {
     let sandbox = Cluster::shared().await.sandbox("scaling").await;
@@ -43,12 +73,14 @@ async fn five_times_the_load_scales_up_and_its_end_scales_down_through_the_drain
         json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "200m", "memory": "256Mi"}});
     spec["autoscaling"] = json!({"mode": "Auto", "minReplicas": 1, "maxReplicas": 4, "fallback": {"replicas": 1},
         "behavior": {"scaleDown": {"stabilizationWindowSeconds": 20}}, "drain": {"settle": "2s"}});
+    let small = saturation(&sandbox, &spec).await / 2;
+    println!("the small load is {small}/s");
     sandbox.apply_broker("orders", &spec).await;
     sandbox.ready("orders", 1).await;
     sandbox.apply_topic("events", "orders", 12).await;
     sandbox.assigned("events").await;
 
-    let schedule = crate::SCHEDULE;
+    let schedule = format!("{small}:20s,{}:60s,{small}:600s", 5 * small);
     let load = [
         "bench",
         "--address",
@@ -56,7 +88,7 @@ async fn five_times_the_load_scales_up_and_its_end_scales_down_through_the_drain
         "--topic",
         "events",
         "--schedule",
-        schedule,
+        &schedule,
     ];
     let more = [
         "--publishers",
