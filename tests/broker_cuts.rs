@@ -9,6 +9,8 @@
 
 #[path = "support/cuts.rs"]
 mod cuts;
+#[path = "support/ports.rs"]
+mod ports;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/raw.rs"]

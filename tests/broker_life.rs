@@ -9,6 +9,8 @@
 
 #[path = "support/broker.rs"]
 mod broker;
+#[path = "support/ports.rs"]
+mod ports;
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -98,14 +100,6 @@ impl Drop for Process {
     }
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
-
 fn standalone(directory: &std::path::Path, port: u16) -> Process {
     let listen = format!("127.0.0.1:{port}");
     let child = Command::new(env!("CARGO_BIN_EXE_sluice"))
@@ -136,7 +130,7 @@ fn standalone(directory: &std::path::Path, port: u16) -> Process {
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_kill_nine() {
     let directory = tempfile::tempdir().unwrap();
-    let port = free_port();
+    let port = ports::free_address().unwrap().port();
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
     let mut acked = Vec::new();
     for round in 0..3 {

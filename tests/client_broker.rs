@@ -10,8 +10,9 @@
 
 #[path = "support/broker.rs"]
 mod broker;
+#[path = "support/ports.rs"]
+mod ports;
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -140,13 +141,7 @@ struct Process {
 
 impl Process {
     fn start(directory: &Path) -> Self {
-        let port = || {
-            TcpListener::bind("127.0.0.1:0")
-                .unwrap()
-                .local_addr()
-                .unwrap()
-                .to_string()
-        };
+        let port = || ports::free_address().unwrap().to_string();
         let directory = directory.to_str().unwrap();
         let mut arguments = [
             "broker",

@@ -5,6 +5,8 @@ mod bars;
 mod load;
 mod measure;
 mod peers;
+#[path = "../../tests/support/ports.rs"]
+mod ports;
 mod proc;
 mod process;
 mod report;

@@ -295,6 +295,7 @@ pub fn busy(interval: &Interval, gauges_quota_nanos: u64, capacity: Option<f64>)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scaling::processor::{COMMIT, PRIOR, REQUEST};
     use crate::scaling::time::Time;
 
     /// A second at `rate` messages of `bytes` in batches of `batch`: a commit takes 1 ms, a message 10 µs and 5 ns a
@@ -393,12 +394,13 @@ mod tests {
     #[test]
     fn at_the_rate_that_is_told_requests_as_large_as_the_credit_use_up_the_quota() {
         let channel = ChannelPolicy::default();
-        // A request with its commit costs 105 messages, each 20 µs.
+        // A message costs 2 µs.
+        let request = PRIOR[REQUEST] + PRIOR[COMMIT];
         let loaded = |rate: f64, batch: f64| Interval {
             requests: (rate / batch) as u64,
             commits: (rate / batch) as u64,
             commit_nanos: 0,
-            cpu_nanos: ((rate / batch * 105.0 + rate) * 20_000.0) as u64,
+            cpu_nanos: ((rate / batch * request + rate) * 2_000.0) as u64,
             ..second(rate as u64, 0, 1)
         };
         for (quota, streams) in [(0.2, 1), (0.2, 8), (0.18, 8), (2.0, 8), (2.0, 60)] {

@@ -28,8 +28,10 @@ const BLOCKED: f64 = 0.01;
 const ROOM: f64 = 2.0;
 /// Commits that a message may wait for: the rest of the one that runs, one before its own, and its own.
 const COMMITS: f64 = 3.0;
-/// Room above what a burst needs, and the least growth where it cannot be told.
+/// Room above what a burst needs.
 const HEADROOM: f64 = 1.25;
+/// The least growth where what is needed cannot be told: more than any step, so that `maxChangePercent` alone bounds it.
+const LEAST_GROWTH: f64 = 2.0;
 
 /// The capacity of the channels, and why.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -287,8 +289,8 @@ fn resize(
         (ceiling.min(current), ChannelReason::StandingQueue)
     } else if signals.blocked >= BLOCKED {
         let burst = (window.demand_p95 - mu).max(0.0) * channel.burst_window.as_secs_f64();
-        // Held back with room to spare in the delay: the channel is too small, whatever the estimate says.
-        let wanted = (HEADROOM * burst.max(current)).min(ceiling);
+        // Held back with room to spare in the delay: the channel is too small, whatever the estimate says of the burst.
+        let wanted = (HEADROOM * burst).max(LEAST_GROWTH * current).min(ceiling);
         if wanted > current {
             (wanted, ChannelReason::Burst)
         } else {

@@ -8,10 +8,10 @@ use super::counters::Interval;
 
 /// What a request, a commit, a message, its delivery and a byte cost, in messages, where nothing tells better: as measured with
 /// `cargo run --release --example capacity`. Only the proportions count; the machine's speed comes from what it uses.
-const PRIOR: [f64; UNITS] = [80.0, 25.0, 1.0, 2.0, 0.003];
+pub(super) const PRIOR: [f64; UNITS] = [200.0, 200.0, 1.0, 2.0, 0.008];
 const UNITS: usize = 5;
-const REQUEST: usize = 0;
-const COMMIT: usize = 1;
+pub(super) const REQUEST: usize = 0;
+pub(super) const COMMIT: usize = 1;
 const MESSAGE: usize = 2;
 const DELIVERY: usize = 3;
 const BYTE: usize = 4;
@@ -162,7 +162,7 @@ mod tests {
         let loads = [
             second(2_000, 1, 64, 2.0),
             second(30_000, 8, 64, 2.0),
-            second(100_000, 64, 64, 2.0),
+            second(300_000, 256, 64, 2.0),
         ];
         let full = second(200_000, 128, 64, 2.0);
         let expected = full.cpu_nanos as f64 / 1e9 / full.acked as f64;

@@ -12,6 +12,8 @@ use sluice::pb::control_client::ControlClient;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::transport::Endpoint;
 
+use super::ports::free_address;
+
 /// Nothing here takes longer, unless it is broken.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -31,11 +33,6 @@ impl Drop for BrokerProcess {
     }
 }
 
-fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
-
 impl BrokerProcess {
     /// A broker with the topic `orders`.
     pub async fn start(durability: pb::Durability, retention: pb::Retention, flags: &[&str]) -> Self {
@@ -49,7 +46,8 @@ impl BrokerProcess {
         (durability, retention): (pb::Durability, pb::Retention),
         flags: &[&str],
     ) -> Self {
-        let (data, control, http) = (free_address(), free_address(), free_address());
+        let port = || free_address().unwrap();
+        let (data, control, http) = (port(), port(), port());
         let child = Command::new(env!("CARGO_BIN_EXE_sluice"))
             .args(["broker", "--name", "orders-0", "--cluster", "default/orders"])
             .args(["--segment-bytes", "4Mi"])

@@ -8,7 +8,8 @@ use serde::Serialize;
 use tokio::process::Command;
 
 use super::Bench;
-use crate::process::{self, Server};
+use crate::ports;
+use crate::process::Server;
 use crate::report::{Section, Table, spread};
 
 #[derive(Debug, Serialize)]
@@ -98,9 +99,9 @@ async fn run(bench: &Bench, tool: &[&str], batch: u32, messages: u32) -> anyhow:
     let folder = bench.folder()?;
     let log = folder.path().join("log");
     let (address, control, http) = (
-        process::free_address()?,
-        process::free_address()?,
-        process::free_address()?,
+        ports::free_address()?,
+        ports::free_address()?,
+        ports::free_address()?,
     );
     let mut command = Command::new("valgrind");
     command

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use super::{Programs, sluice};
-use crate::process::{self, Server};
+use crate::ports;
+use crate::process::Server;
 
 /// One of the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +46,7 @@ impl Handler {
         folder: &Path,
     ) -> anyhow::Result<(Server, SocketAddr)> {
         std::fs::create_dir_all(folder)?;
-        let address = process::free_address()?;
+        let address = ports::free_address()?;
         let listen = format!("--listen={address}");
         let mut command = match self {
             Self::Sluice => {

@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::Programs;
+use crate::ports;
 use crate::process::{self, Server};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -60,7 +61,7 @@ fn java(programs: &Programs, class: &str, heap: &[&str]) -> Command {
 
 pub(crate) async fn start(programs: &Programs, folder: &Path) -> anyhow::Result<Kafka> {
     std::fs::create_dir_all(folder)?;
-    let (address, controller) = (process::free_address()?, process::free_address()?);
+    let (address, controller) = (ports::free_address()?, ports::free_address()?);
     let properties = folder.join("server.properties");
     // config/server.properties of the distribution, with our addresses and folder.
     let text = format!(

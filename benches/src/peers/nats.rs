@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use tokio::process::Command;
 
 use super::Programs;
+use crate::ports;
 use crate::process::{self, Server};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -38,7 +39,7 @@ pub(crate) struct Printed {
 
 pub(crate) async fn start(programs: &Programs, folder: &Path) -> anyhow::Result<Nats> {
     std::fs::create_dir_all(folder)?;
-    let address = process::free_address()?;
+    let address = ports::free_address()?;
     let configuration = folder.join("nats.conf");
     let text = format!(
         "listen: \"{address}\"\njetstream {{ store_dir: \"{}\", sync_interval: always, max_file_store: 20GB }}\n",

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use super::Programs;
+use crate::ports;
 use crate::process::{self, Server};
 
 /// The topic of every load.
@@ -37,8 +38,8 @@ pub(crate) struct Broker {
 /// Starts a broker on a folder.
 pub(crate) async fn start(programs: &Programs, folder: &Path, settings: Settings) -> anyhow::Result<Broker> {
     std::fs::create_dir_all(folder)?;
-    let address = process::free_address()?;
-    let (control, http) = (process::free_address()?, process::free_address()?);
+    let address = ports::free_address()?;
+    let (control, http) = (ports::free_address()?, ports::free_address()?);
     let mut command = Command::new(&programs.sluice);
     command
         .args([

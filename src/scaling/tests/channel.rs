@@ -113,6 +113,30 @@ fn a_burst_makes_room_up_to_what_the_delay_allows() {
 }
 
 #[test]
+fn publishers_held_back_by_less_than_a_broker_can_do_get_as_much_room_as_a_step_allows() {
+    let held_back = Felt {
+        accepted: 1_000,
+        ..BURST
+    };
+    for percent in [10, 50, 100] {
+        let mut channels = Channels::new();
+        channels.policy.channel.max_change_percent = percent;
+        let mut grown = Vec::new();
+        for _ in 0..12 {
+            let decision = channels.tick(held_back);
+            if decision.changes() {
+                assert_eq!(decision.reason, ChannelReason::Burst);
+                grown.push((decision.capacity - decision.from) * 100 / decision.from);
+            }
+        }
+        assert!(
+            grown.first().is_some_and(|by| by.abs_diff(percent) <= 1),
+            "{percent}: {grown:?}"
+        );
+    }
+}
+
+#[test]
 fn it_never_grows_on_a_standing_queue_and_goes_back_to_what_the_delay_allows() {
     for start in [64, 128, 400, 5_000, 65_536] {
         let mut channels = Channels::new();
