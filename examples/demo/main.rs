@@ -25,7 +25,7 @@ pub(crate) const OBJECTIVE: Duration = Duration::from_millis(250);
 async fn main() -> Result<()> {
     let image =
         std::env::var("SLUICE_IMAGE").context("SLUICE_IMAGE is not set: run this with `make demo`")?;
-    println!("finding out what one broker does here with the channel that it starts with");
+    println!("finding out what one broker does here");
     let most = Stage::set(image.clone()).await?.saturate().await?;
     let small = (most as u64 * SMALL_PERCENT / 100).max(1);
     let large = 5 * small;
