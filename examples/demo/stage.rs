@@ -158,10 +158,9 @@ impl Stage {
     }
 
     /// What one broker acknowledges a second while publishers send as fast as it lets them. Takes the broker for it: scaled
-    /// by nobody, with a channel as large as it gets in the first seconds of a load. Start from [`Stage::set`] again afterwards.
+    /// by nobody, with the channel that it starts with. Start from [`Stage::set`] again afterwards.
     pub(crate) async fn saturate(&self) -> Result<f64> {
-        let alone =
-            json!({"spec": {"autoscaling": {"mode": "Off"}, "channel": {"mode": "Fixed", "capacity": 512}}});
+        let alone = json!({"spec": {"autoscaling": {"mode": "Off"}, "channel": {"mode": "Fixed"}}});
         self.brokers()
             .patch(BROKER, &PatchParams::default(), &Patch::Merge(alone))
             .await?;

@@ -35,12 +35,12 @@ async fn assert_volumes_hold_the_data(sandbox: &Sandbox, topic: &str) {
     }
 }
 
-/// Messages a second that one broker acknowledges with a channel of 512 while publishers send as fast as it
+/// Messages a second that one broker acknowledges with the channel that it starts with while publishers send as fast as it
 /// lets them: what one carries easily on one machine is too much on another.
 async fn saturation(sandbox: &Sandbox, spec: &Value) -> u64 {
     let mut spec = spec.clone();
     spec["autoscaling"] = json!({"mode": "Off"});
-    spec["channel"] = json!({"mode": "Fixed", "capacity": 512});
+    spec["channel"]["mode"] = json!("Fixed");
     sandbox.apply_broker("trial", &spec).await;
     sandbox.ready("trial", 1).await;
     sandbox.apply_topic("attempts", "trial", 12).await;
@@ -71,6 +71,7 @@ async fn five_times_the_load_scales_up_and_its_end_scales_down_through_the_drain
     let mut spec = small(1, &sandbox.cluster.image);
     spec["resources"] =
         json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "200m", "memory": "256Mi"}});
+    spec["channel"] = json!({"capacity": 512});
     spec["autoscaling"] = json!({"mode": "Auto", "minReplicas": 1, "maxReplicas": 4, "fallback": {"replicas": 1},
         "behavior": {"scaleDown": {"stabilizationWindowSeconds": 20}}, "drain": {"settle": "2s"}});
     let small = saturation(&sandbox, &spec).await * 2 / 5;
