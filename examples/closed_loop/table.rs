@@ -27,7 +27,7 @@ pub(crate) fn write(folder: &Path) -> Result<()> {
 fn text(rows: &[Row]) -> String {
     let mut text = format!(
         "# The closed loop on a real node, beside what the simulator says\n\n\
-         Written by `dev/closed-loop.sh`. One node, brokers of 200m, from 1 to 4 of them, durability Fsync, six publishers in an open \
+         Written by `dev/closed-loop.sh`. One node, brokers of 200m with a channel of 512 to begin with, from 1 to 4 of them, durability Fsync, six publishers in an open \
          loop; the objective is a publish p99 of {} ms. Each cell is *measured / predicted*: predicted is `sluice simulate` with the \
          same load, the rate of one broker and the start time that were measured. The simulator knows of no fault: in rows with one, \
          it shows what the load alone would have done.\n\n\
