@@ -73,6 +73,13 @@ impl Bench {
         .await;
     }
 
+    /// To more than there are, and waits until they are there.
+    async fn raise_minimum(&self, least: i32) {
+        self.patch(json!({"minReplicas": least, "fallback": {"replicas": least}}))
+            .await;
+        self.scaled("minReplicas above", |count| count == least).await;
+    }
+
     async fn autoscaling(&self) -> AutoscalingStatus {
         let status = broker(&self.server).await.status.unwrap_or_default();
         status.autoscaling.unwrap_or_default()
@@ -151,10 +158,7 @@ async fn what_is_felt_during_a_pause_is_acted_on_after_it_and_not_before() {
 async fn a_minimum_that_is_raised_and_a_scale_by_hand_within_the_bounds_count_under_auto() {
     let bench = Bench::new("Auto").await;
     bench.load(10, false);
-    bench
-        .patch(json!({"minReplicas": 4, "fallback": {"replicas": 4}}))
-        .await;
-    bench.scaled("minReplicas above", |count| count == 4).await;
+    bench.raise_minimum(4).await;
     let decision = bench.autoscaling().await.decisions.pop().expect("a decision");
     assert_eq!(
         (decision.from, decision.to, decision.reason.as_str()),
@@ -177,10 +181,7 @@ async fn a_minimum_that_is_raised_and_a_scale_by_hand_within_the_bounds_count_un
 async fn a_maximum_that_is_lowered_below_the_present_empties_each_broker_before_it_leaves() {
     let bench = Bench::new("Auto").await;
     bench.load(10, false);
-    bench
-        .patch(json!({"minReplicas": 4, "fallback": {"replicas": 4}}))
-        .await;
-    bench.scaled("minReplicas above", |count| count == 4).await;
+    bench.raise_minimum(4).await;
     let shortest = json!({"scaleDown": {"stabilizationWindowSeconds": 0}});
     bench
         .patch(json!({"minReplicas": 1, "maxReplicas": 2, "fallback": {"replicas": 2}, "behavior": shortest}))

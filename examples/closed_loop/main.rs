@@ -23,7 +23,7 @@ use sluice::cli::{Cli, runtime};
 use observe::{Moment, Observer};
 use row::{Row, Seen};
 use scenario::{Fault, Scenario};
-use stage::{NAMESPACE, PUBLISHERS, Stage};
+use stage::{NAMESPACE, Stage};
 use watch::Watch;
 
 /// The objective for the 99th percentile of the time from when a message was to be sent to its acknowledgement.
@@ -84,47 +84,20 @@ async fn play(image: &str, scenario: &Scenario, rate: f64) -> Result<Row> {
     let stage = Arc::new(Stage::set(image.to_owned()).await?);
     let load_average = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load_average = load_average.split(' ').next().unwrap_or_default().to_owned();
-    let consumers_stop = matches!(scenario.fault, Some((Fault::ConsumersStop, _)));
-    if consumers_stop {
+    let schedule = scenario.schedule();
+    let load = ["--schedule", &schedule, "--producer-id=demo"];
+    if matches!(scenario.fault, Some((Fault::ConsumersStop, _))) {
         let seconds = format!("{}s", scenario.seconds());
-        let arguments = [
-            "bench",
-            "--address",
-            "orders:7400",
-            "--topic",
-            "events",
-            "--mode",
-            "subscribe",
-            "--duration",
-            &seconds,
-        ];
-        stage.start_pod("consumers", &arguments).await?;
-        let schedule = scenario.schedule();
-        let arguments = [
-            &[
-                "bench",
-                "--address",
-                "orders:7400",
-                "--topic",
-                "events",
-                "--mode",
-                "publish",
-                "--schedule",
-                &schedule,
-            ][..],
-            &[
-                "--publishers",
-                PUBLISHERS,
-                "--producer-id",
-                "demo",
-                "--drain-timeout",
-                "60s",
-                "--output=json",
-            ],
-        ];
-        stage.start_pod("load", &arguments.concat()).await?;
+        stage
+            .start_bench("consumers", &["--mode=subscribe", "--duration", &seconds])
+            .await?;
+        stage
+            .start_load(&[&load[..], &["--mode=publish"]].concat())
+            .await?;
     } else {
-        stage.start_load(&scenario.schedule()).await?;
+        stage
+            .start_load(&[&load[..], &["--subscribers=2"]].concat())
+            .await?;
     }
     let watch = Watch::start(&stage);
     let mut lines = stage.load_lines().await?;

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-/// The small load, in percent of what one broker does at saturation; five times that takes three or more.
-const SMALL_PERCENT: u64 = 40;
+use crate::stage::SMALL_PERCENT;
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,11 +10,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use observe::{Moment, Observer};
-use stage::Stage;
+use stage::{SMALL_PERCENT, Stage};
 use summary::Summary;
 
-/// What the load offers at first and at the end, in percent of what one broker does.
-const SMALL_PERCENT: u64 = 40;
 const BEFORE: Duration = Duration::from_secs(20);
 const DURING: Duration = Duration::from_secs(60);
 const AFTER: Duration = Duration::from_secs(120);
@@ -36,7 +34,9 @@ async fn main() -> Result<()> {
         "one broker is Ready. The load: {small}/s for {before} s, {large}/s for {during} s, {small}/s for {after} s\n"
     );
     let schedule = format!("{small}:{before}s,{large}:{during}s,{small}:{after}s");
-    stage.start_load(&schedule).await?;
+    stage
+        .start_load(&["--schedule", &schedule, "--subscribers=2", "--producer-id=demo"])
+        .await?;
     let mut lines = stage.load_lines().await?;
     let mut observer = Observer::new(&stage);
     let mut moments: Vec<Moment> = Vec::new();

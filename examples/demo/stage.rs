@@ -19,8 +19,10 @@ pub(crate) const BROKER: &str = "orders";
 pub(crate) const TOPIC: &str = "events";
 /// How long a broker may take to tell what it has done.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// The small load, in percent of what one broker does at saturation; five times that takes more than one.
+pub(crate) const SMALL_PERCENT: u64 = 40;
 /// Publishers of each load.
-pub(crate) const PUBLISHERS: &str = "6";
+const PUBLISHERS: &str = "6";
 /// For how many seconds one broker is saturated to see what it can do.
 const SATURATED: usize = 12;
 /// Of that, what does not count.
@@ -139,22 +141,23 @@ impl Stage {
         Ok(self.brokers().get(BROKER).await?)
     }
 
-    /// Starts publishers and subscribers in a pod.
-    pub(crate) async fn start_load(&self, schedule: &str) -> Result<()> {
+    /// Starts publishers, and what `more` says, in the pod `load`.
+    pub(crate) async fn start_load(&self, more: &[&str]) -> Result<()> {
+        let publishers = [
+            "--publishers",
+            PUBLISHERS,
+            "--drain-timeout",
+            "60s",
+            "--output=json",
+        ];
+        self.start_bench("load", &[&publishers, more].concat()).await
+    }
+
+    /// Runs `sluice bench` on the topic in a pod, once.
+    pub(crate) async fn start_bench(&self, pod: &str, more: &[&str]) -> Result<()> {
         let address = format!("{BROKER}:{}", sluice::api::names::BROKER_PORT);
-        let arguments = [
-            ["bench", "--address", &address, "--topic", TOPIC],
-            [
-                "--schedule",
-                schedule,
-                "--publishers",
-                PUBLISHERS,
-                "--subscribers=2",
-            ],
-            ["--producer-id", "demo", "--drain-timeout", "60s", "--output=json"],
-        ]
-        .concat();
-        self.start_pod("load", &arguments).await
+        let topic = ["bench", "--address", &address, "--topic", TOPIC];
+        self.start_pod(pod, &[&topic, more].concat()).await
     }
 
     /// What one broker acknowledges a second while publishers send as fast as it lets them. Takes the broker for it: scaled
@@ -164,27 +167,9 @@ impl Stage {
         self.brokers()
             .patch(BROKER, &PatchParams::default(), &Patch::Merge(alone))
             .await?;
-        let address = format!("{BROKER}:{}", sluice::api::names::BROKER_PORT);
         let duration = format!("--duration={SATURATED}s");
-        let arguments = [
-            ["bench", "--address", &address, "--topic", TOPIC],
-            [
-                "--rate=0",
-                &duration,
-                "--publishers",
-                PUBLISHERS,
-                "--subscribers=2",
-            ],
-            [
-                "--producer-id",
-                "trial",
-                "--drain-timeout",
-                "60s",
-                "--output=json",
-            ],
-        ]
-        .concat();
-        self.start_pod("load", &arguments).await?;
+        self.start_load(&["--rate=0", &duration, "--subscribers=2", "--producer-id=trial"])
+            .await?;
         let mut lines = self.load_lines().await?;
         let mut rates = Vec::new();
         while let Some(line) = lines.next().await? {
@@ -200,7 +185,7 @@ impl Stage {
     }
 
     /// Runs the executable with these arguments in a pod, once.
-    pub(crate) async fn start_pod(&self, name: &str, arguments: &[&str]) -> Result<()> {
+    async fn start_pod(&self, name: &str, arguments: &[&str]) -> Result<()> {
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": name},
             "spec": {"restartPolicy": "Never", "automountServiceAccountToken": false,
                 "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
