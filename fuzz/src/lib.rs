@@ -6,8 +6,13 @@
 mod broker {
     pub mod channel;
     pub mod counters;
+    pub mod http2;
     pub mod log;
     pub mod refusals;
+
+    #[cfg(fuzzing)]
+    #[path = "../../fuzz/src/connection.rs"]
+    pub mod connection;
 
     pub mod group {
         pub(crate) mod state;
@@ -38,6 +43,10 @@ mod broker {
     pub mod service {
         use std::sync::Arc;
 
+        use tokio_util::task::AbortOnDropHandle;
+
+        use super::http2::Beside;
+
         pub mod clock;
         pub mod credit;
         mod fence;
@@ -55,12 +64,24 @@ mod broker {
             pub use crate::stand_in::Shared;
         }
 
+        /// A publish stream's answer, and its session.
+        pub type Served = (
+            outbox::OutboxStream<publish_out::PublishOut>,
+            AbortOnDropHandle<()>,
+        );
+
         /// Serves a publish stream.
         pub fn publish(
             shared: &Arc<shared::Shared>,
             requests: tonic::Streaming<crate::pb::PublishRequest>,
-        ) -> outbox::OutboxStream<publish_out::PublishOut> {
-            publish::serve(shared, requests)
+        ) -> Served {
+            let mut response = publish::serve(shared, requests);
+            let beside = response.extensions_mut().remove::<Beside>();
+            let session = beside
+                .and_then(|beside| beside.take())
+                .expect("a session runs beside");
+            let session = AbortOnDropHandle::new(tokio::spawn(session));
+            (response.into_inner(), session)
         }
     }
 }
@@ -85,6 +106,8 @@ mod pb {
 mod input;
 mod stand_in;
 
+#[cfg(fuzzing)]
+pub use broker::connection;
 #[cfg(fuzzing)]
 pub mod decision;
 #[cfg(fuzzing)]

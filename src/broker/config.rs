@@ -90,7 +90,7 @@ pub struct BrokerArgs {
     #[arg(long, env = "SLUICE_BROKER_SEGMENT_BYTES", default_value = "64Mi", value_parser = parse_bytes)]
     pub segment_bytes: u64,
 
-    /// Worker threads; 0: as many as the container's CPU quota, at least 1.
+    /// Threads that serve connections; 0: as many as the container's CPU quota, at least 1.
     #[arg(long, env = "SLUICE_BROKER_THREADS", default_value_t = 0)]
     pub threads: usize,
 

@@ -7,6 +7,7 @@ pub mod config;
 pub mod counters;
 pub mod cpu;
 pub mod group;
+mod http2;
 mod log;
 pub mod metrics;
 mod partition;

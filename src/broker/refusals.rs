@@ -36,6 +36,8 @@ pub enum Reason {
     Control,
     /// It does not keep to HTTP/2.
     Protocol,
+    /// More headers than a request may have.
+    Headers,
     /// More messages or bytes than the credit.
     Credit,
     /// `limits.maxInflightBytes` are being received.
@@ -53,7 +55,7 @@ pub enum Reason {
 }
 
 /// All of them, with their labels.
-const ALL: [(Reason, Family, &str); 14] = [
+const ALL: [(Reason, Family, &str); 15] = [
     (Reason::ConnectionLimit, Family::Connections, "limit"),
     (Reason::Accept, Family::Connections, "accept"),
     (Reason::Handshake, Family::Connections, "handshake"),
@@ -61,6 +63,7 @@ const ALL: [(Reason, Family, &str); 14] = [
     (Reason::Resets, Family::Connections, "resets"),
     (Reason::Control, Family::Connections, "control"),
     (Reason::Protocol, Family::Connections, "protocol"),
+    (Reason::Headers, Family::Streams, "headers"),
     (Reason::Credit, Family::Streams, "credit"),
     (Reason::Receiving, Family::Streams, "receiving"),
     (Reason::RequestBytes, Family::Streams, "request_bytes"),

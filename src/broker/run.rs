@@ -16,8 +16,9 @@ use tonic_health::server::{HealthReporter, HealthService};
 
 use super::config::BrokerArgs;
 use super::counters::Counters;
+use super::cpu;
 use super::metrics::BrokerMetrics;
-use super::server::{Audience, Dispatch, Patience, Server, Stop};
+use super::server::{Audience, Dispatch, Patience, Server, Stop, Threads};
 use super::service::{
     BrokerService, ControlService, DeadLetterSender, Limits, Parts, PeerService, Peers, Shared,
 };
@@ -50,6 +51,9 @@ pub enum RunError {
     /// The configuration that a standalone broker made for itself was refused.
     #[error("cannot configure the standalone broker: {0}")]
     Standalone(String),
+    /// The system gave no thread to serve connections.
+    #[error("cannot start the threads that serve connections: {0}")]
+    Threads(io::Error),
     /// The reflection service could not be built.
     #[error("cannot serve reflection: {0}")]
     Reflection(String),
@@ -134,19 +138,27 @@ pub async fn run(
         keepalive_interval: args.keepalive_interval,
         keepalive_timeout: args.keepalive_timeout,
     };
+    let threads = Threads::start(match args.threads {
+        0 => cpu::worker_threads(),
+        threads => threads,
+    })
+    .map_err(RunError::Threads)?;
+    let threads = Arc::new(threads);
     let data = Server {
         listener: listeners.data,
         audience: Audience::Clients,
-        dispatch: data_dispatch(&shared, &health)?,
+        dispatch: Arc::new(data_dispatch(&shared, &health)?),
         shared: Arc::clone(&shared),
         patience,
+        threads,
     };
     let control = Server {
         listener: listeners.control,
         audience: Audience::Control,
-        dispatch: control_dispatch(&shared, &health),
+        dispatch: Arc::new(control_dispatch(&shared, &health)),
         shared: Arc::clone(&shared),
         patience,
+        threads: Arc::new(Threads::start(1).map_err(RunError::Threads)?),
     };
     let data = AbortOnDropHandle::new(tokio::spawn(data.run(stop.clone())));
     // The operator is answered until all is done: it may seal and configure while clients are drained.
@@ -277,7 +289,6 @@ fn data_dispatch(shared: &Arc<Shared>, health: &HealthReporter) -> Result<Dispat
     Ok(Dispatch {
         broker: Some(Arc::new(BrokerService::new(Arc::clone(shared)))),
         shared: Arc::clone(shared),
-        max_request_bytes: shared.credit.limits().max_request_bytes(),
         rest: rest.prepare(),
     })
 }
@@ -289,7 +300,6 @@ fn control_dispatch(shared: &Arc<Shared>, health: &HealthReporter) -> Dispatch {
     Dispatch {
         broker: None,
         shared: Arc::clone(shared),
-        max_request_bytes: 0,
         rest: Routes::new(health_server(health))
             .add_service(control)
             .add_service(peer)

@@ -1,21 +1,16 @@
-//! The accept loop and the life of a connection: every limit of HTTP/2 is set here, and every connection is drained
-//! when the broker stops.
+//! The accept loop and the life of a connection: how many there are, why they end, and how they are drained when the
+//! broker stops.
 
 mod receiving;
-mod wire;
+mod threads;
 
-use std::convert::Infallible;
-use std::error::Error;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,26 +18,14 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::Service as _;
 
+pub use super::http2::Patience;
+use super::http2::{self, Connection, Ended, RequestBody};
 use super::refusals::{Reason, Refusals};
 use super::service::{BrokerService, Shared, credit};
 use crate::pb::broker_server::BrokerServer;
 use receiving::Receiving;
-use wire::{Progress, Watched};
+pub use threads::Threads;
 
-/// Every handler drains its stream, so windows only have to cover the round trip.
-const STREAM_WINDOW: u32 = 512 << 10;
-const CONNECTION_WINDOW: u32 = 2 << 20;
-const MAX_FRAME_BYTES: u32 = 16 << 10;
-/// Bytes of answers that wait for the client's window, per stream.
-const SEND_BUFFER_BYTES: usize = 64 << 10;
-const MAX_HEADER_LIST_BYTES: u32 = 16 << 10;
-/// Clients keep no headers in mind between calls: a table of 4 KiB a connection, for the sake of a stream that is
-/// opened once.
-const HEADER_TABLE_BYTES: u32 = 0;
-/// Streams that the client opened and reset at once: more than these close the connection ("rapid reset").
-const MAX_PENDING_ACCEPT_RESETS: usize = 20;
-/// Streams that were reset here for the client's faults: more than these close the connection.
-const MAX_LOCAL_ERROR_RESETS: usize = 256;
 /// The operator and the other brokers; not bounded by the clients' limit, so that they always get in.
 const MAX_CONTROL_CONNECTIONS: u32 = 4096;
 /// Streams at once on a connection of the operator or of another broker.
@@ -57,46 +40,37 @@ pub enum Audience {
     Control,
 }
 
-/// How long a peer may be silent.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// Until HTTP/2's preface and first frame have come.
-    pub handshake: Duration,
-    /// Until it is pinged.
-    pub keepalive_interval: Duration,
-    /// Until it has answered a ping, and taken what was sent to it.
-    pub keepalive_timeout: Duration,
-}
-
 /// What a listener serves. `sluice.v1.Broker` does not go through a router.
-#[derive(Clone)]
 pub struct Dispatch {
     /// Serves `sluice.v1.Broker`, where it is served.
     pub broker: Option<Arc<BrokerService>>,
     /// The broker.
     pub shared: Arc<Shared>,
-    /// The largest request of `sluice.v1.Broker`, in bytes.
-    pub max_request_bytes: usize,
     /// Everything else.
     pub rest: Routes,
 }
 
-impl hyper::service::Service<Request<Incoming>> for Dispatch {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        match &self.broker {
+impl http2::Dispatch for Dispatch {
+    fn call(&self, request: Request<RequestBody>) -> BoxFuture<'static, Response<Body>> {
+        let answer = match &self.broker {
             Some(broker) if request.uri().path().starts_with("/sluice.v1.Broker/") => {
-                let longest = self.max_request_bytes;
+                let longest = self.shared.credit.limits().max_request_bytes();
                 let request = request.map(|body| Receiving::new(body, &self.shared, longest));
                 BrokerServer::from_arc(Arc::clone(broker))
-                    .max_decoding_message_size(self.max_request_bytes)
+                    .max_decoding_message_size(longest)
                     .call(request)
             }
             _ => Box::pin(self.rest.clone().call(request)),
-        }
+        };
+        Box::pin(answer.map(|answer| match answer {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }))
+    }
+
+    fn headers_refused(&self) {
+        let text = "a request has more headers than 16 KiB; send fewer, or shorter ones";
+        self.shared.refusals.count(Reason::Headers, &text);
     }
 }
 
@@ -107,11 +81,13 @@ pub struct Server {
     /// Who connects.
     pub audience: Audience,
     /// What is served.
-    pub dispatch: Dispatch,
+    pub dispatch: Arc<Dispatch>,
     /// The broker.
     pub shared: Arc<Shared>,
     /// How long peers may be silent.
     pub patience: Patience,
+    /// Where connections are served.
+    pub threads: Arc<Threads>,
 }
 
 /// When a server stops: first it accepts nothing new and sends GOAWAY, later it closes what is still open.
@@ -162,20 +138,38 @@ impl Server {
             tracing::debug!(%error, "the connection was gone at once");
             return;
         }
-        let mut dispatch = self.dispatch.clone();
-        dispatch.max_request_bytes = limits.max_request_bytes();
         let open = credit::Open::connection(&self.shared.counters);
-        let connection = Connection {
-            peer,
-            patience: self.patience,
-            max_streams,
-            stop: stop.clone(),
-            refusals: Arc::clone(&self.shared.refusals),
+        let Some((thread, served)) = self.threads.choose() else {
+            return;
         };
-        connections.spawn(async move {
-            let _open = open;
-            connection.serve(stream, dispatch).await;
-        });
+        // A socket belongs to the event loop in which it becomes one of tokio's.
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "the connection was gone at once");
+                return;
+            }
+        };
+        let dispatch = Arc::clone(&self.dispatch);
+        let patience = self.patience;
+        let stop = stop.clone();
+        let refusals = Arc::clone(&self.shared.refusals);
+        let serving = async move {
+            let _kept = (open, served);
+            match TcpStream::from_std(stream) {
+                Ok(stream) => {
+                    let connection = Connection::new(stream, dispatch, max_streams, patience);
+                    if let Some(ended) = serve(connection, &stop).await {
+                        tell(&ended, peer, &refusals);
+                    }
+                }
+                Err(error) => refusals.count(
+                    Reason::Accept,
+                    &format_args!("the connection of {peer} was not accepted: {error}"),
+                ),
+            }
+        };
+        connections.spawn_on(serving, thread);
     }
 
     /// HTTP/2's pings find out that a peer is silent, and the kernel that it takes nothing: where its window is full,
@@ -189,115 +183,42 @@ impl Server {
     }
 }
 
-/// One connection's limits.
-struct Connection {
-    peer: SocketAddr,
-    patience: Patience,
-    max_streams: u32,
-    stop: Stop,
-    refusals: Arc<Refusals>,
-}
-
-impl Connection {
-    async fn serve(self, stream: TcpStream, dispatch: Dispatch) {
-        let stream = Watched::new(stream);
-        let progress = stream.progress();
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .auto_date_header(false)
-            .max_concurrent_streams(self.max_streams)
-            .max_pending_accept_reset_streams(MAX_PENDING_ACCEPT_RESETS)
-            .max_local_error_reset_streams(MAX_LOCAL_ERROR_RESETS)
-            .max_header_list_size(MAX_HEADER_LIST_BYTES)
-            .header_table_size(HEADER_TABLE_BYTES)
-            .max_send_buf_size(SEND_BUFFER_BYTES)
-            .max_frame_size(MAX_FRAME_BYTES)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .keep_alive_interval(self.patience.keepalive_interval)
-            .keep_alive_timeout(self.patience.keepalive_timeout)
-            .serve_connection(TokioIo::new(stream), dispatch);
-        tokio::pin!(connection);
-        let mut handshake = Some(Box::pin(tokio::time::sleep(self.patience.handshake)));
-        loop {
-            tokio::select! {
-                result = connection.as_mut() => {
-                    if let Err(error) = result {
-                        self.ended(&error, &progress);
-                    }
-                    return;
-                }
-                () = wait(&mut handshake), if handshake.is_some() => {
-                    handshake = None;
-                    if !progress.has_begun() {
-                        let text = format!("{} said nothing that begins HTTP/2 in time", self.peer);
-                        self.refusals.count(Reason::Handshake, &text);
-                        return;
-                    }
-                }
-                () = self.stop.drain.cancelled() => break,
-            }
-        }
-        connection.as_mut().graceful_shutdown();
-        tokio::select! {
-            _ = connection => {}
-            () = self.stop.kill.cancelled() => {}
-        }
+/// Serves a connection until it has ended; `None` where it was cut off as the broker stopped.
+async fn serve(mut connection: Connection<TcpStream, Dispatch>, stop: &Stop) -> Option<Ended> {
+    tokio::select! {
+        biased;
+        ended = &mut connection => return Some(ended),
+        () = stop.drain.cancelled() => connection.shut_down(),
     }
-
-    /// Counts an end that was one side's fault.
-    fn ended(&self, error: &hyper::Error, progress: &Progress) {
-        let peer = self.peer;
-        let reason = if progress.is_flooded() {
-            Some(Reason::Control)
-        } else if !progress.has_begun() {
-            Some(Reason::Handshake)
-        } else {
-            reason(error)
-        };
-        match reason {
-            Some(reason) => {
-                let source = error
-                    .source()
-                    .map_or_else(String::new, |source| format!(": {source}"));
-                self.refusals.count(
-                    reason,
-                    &format!("the connection of {peer} was closed: {error}{source}"),
-                );
-            }
-            None => tracing::debug!(%error, %peer, "a connection ended"),
-        }
+    tokio::select! {
+        biased;
+        ended = &mut connection => Some(ended),
+        () = stop.kill.cancelled() => None,
     }
 }
 
-/// Why HTTP/2 closed a connection from this side; `None` where the peer just went away.
-fn reason(error: &hyper::Error) -> Option<Reason> {
-    if error.is_timeout() {
-        return Some(Reason::Keepalive);
-    }
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let io = cause.downcast_ref::<std::io::Error>();
-        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut) {
-            return Some(Reason::Keepalive);
+/// Counts an end that was the client's fault.
+fn tell(ended: &Ended, peer: SocketAddr, refusals: &Refusals) {
+    let (reason, text): (_, &dyn std::fmt::Display) = match ended {
+        Ended::Closed => return,
+        Ended::NotBegun => (Reason::Handshake, &"it said nothing that begins HTTP/2 in time"),
+        Ended::Silent => (Reason::Keepalive, &"it did not answer a ping in time"),
+        Ended::Flooded => (
+            Reason::Control,
+            &"it sent pings, settings and empty frames without end",
+        ),
+        Ended::Calmed(text) => (Reason::Resets, text),
+        Ended::Protocol(text) => (Reason::Protocol, text),
+        Ended::Broken(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            (Reason::Keepalive, &"it took nothing of what was sent to it")
         }
-        if let Some(h2) = cause.downcast_ref::<h2::Error>()
-            && !h2.is_io()
-        {
-            return match h2.reason() {
-                Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(Reason::Resets),
-                Some(_) if h2.is_library() => Some(Reason::Protocol),
-                _ => None,
-            };
+        Ended::Broken(error) => {
+            tracing::debug!(%error, %peer, "a connection broke");
+            return;
         }
-        source = cause.source();
-    }
-    None
-}
-
-async fn wait(sleep: &mut Option<Pin<Box<tokio::time::Sleep>>>) {
-    match sleep {
-        Some(sleep) => sleep.as_mut().await,
-        None => std::future::pending().await,
-    }
+    };
+    refusals.count(
+        reason,
+        &format_args!("the connection of {peer} was closed: {text}"),
+    );
 }

@@ -1,18 +1,9 @@
 //! `sluice broker`: one broker, until SIGTERM.
 
 use super::Failure;
+use crate::broker::Listeners;
 use crate::broker::config::BrokerArgs;
-use crate::broker::{Listeners, cpu};
 use crate::shutdown;
-
-/// Threads that are worth having: what the flag says, else what the container's CPU quota is good for.
-pub fn worker_threads(arguments: &BrokerArgs) -> usize {
-    if arguments.threads == 0 {
-        cpu::worker_threads()
-    } else {
-        arguments.threads
-    }
-}
 
 /// Runs the broker.
 ///

@@ -76,7 +76,8 @@ impl Command {
     /// How many threads it is worth; `None`: one for each core.
     pub fn worker_threads(&self) -> Option<usize> {
         match self {
-            Self::Broker(arguments) => Some(broker::worker_threads(arguments)),
+            // It starts threads of its own for connections.
+            Self::Broker(_) => Some(1),
             _ => None,
         }
     }

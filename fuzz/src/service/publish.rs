@@ -12,9 +12,7 @@ use tonic::{Code, Status};
 use self::client::Client;
 use self::requests::Requests;
 use crate::broker::service::credit::Limits;
-use crate::broker::service::outbox::OutboxStream;
-use crate::broker::service::publish;
-use crate::broker::service::publish_out::PublishOut;
+use crate::broker::service::{Served, publish};
 use crate::broker::store::AppendError;
 use crate::input::Input;
 use crate::pb;
@@ -61,7 +59,7 @@ struct Broker {
     journal: Arc<Journal>,
     partitions: Vec<Arc<Partition>>,
     requests: Requests,
-    responses: Option<OutboxStream<PublishOut>>,
+    responses: Option<Served>,
     client: Client,
     is_wild: bool,
     has_id: bool,
@@ -259,7 +257,7 @@ impl Broker {
     /// The client reads some answers, each of them once.
     fn read(&mut self, most: u32) {
         for _ in 0..most {
-            let Some(responses) = &mut self.responses else {
+            let Some((responses, _)) = &mut self.responses else {
                 return;
             };
             match responses.next().now_or_never() {

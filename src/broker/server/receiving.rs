@@ -5,10 +5,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::{Bytes, Incoming};
 use tonic::Status;
 
+use crate::broker::http2::RequestBody;
 use crate::broker::refusals::{Reason, Refusals};
 use crate::broker::service::{Inflight, Reserved, Shared};
 
@@ -16,7 +17,7 @@ use crate::broker::service::{Inflight, Reserved, Shared};
 const HEAD_BYTES: usize = 5;
 
 /// A body that is counted.
-pub(super) struct Receiving<B = Incoming> {
+pub(super) struct Receiving<B = RequestBody> {
     body: B,
     inflight: Arc<Inflight>,
     refusals: Arc<Refusals>,

@@ -34,7 +34,7 @@ impl Broker for BrokerService {
         &self,
         request: Request<Streaming<pb::PublishRequest>>,
     ) -> Result<Response<Self::PublishStream>, Status> {
-        Ok(Response::new(publish::serve(&self.shared, request.into_inner())))
+        Ok(publish::serve(&self.shared, request.into_inner()))
     }
 
     async fn send(&self, request: Request<pb::SendRequest>) -> Result<Response<pb::SendResponse>, Status> {
@@ -47,10 +47,7 @@ impl Broker for BrokerService {
         &self,
         request: Request<Streaming<pb::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        Ok(Response::new(subscribe::serve(
-            &self.shared,
-            request.into_inner(),
-        )))
+        Ok(subscribe::serve(&self.shared, request.into_inner()))
     }
 
     type WatchTopologyStream = Pin<Box<dyn Stream<Item = Result<pb::Topology, Status>> + Send>>;

@@ -1,4 +1,4 @@
-//! What waits to be sent on a response stream. A session's task fills it; the transport takes from it as fast as
+//! What waits to be sent on a response stream. A session fills it; the transport takes from it as fast as
 //! the client reads. So a session never waits for a client that does not read, and goes on draining its requests.
 
 use std::pin::Pin;
@@ -8,11 +8,11 @@ use std::task::{Context, Poll, Waker};
 use futures::Stream;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio_util::task::AbortOnDropHandle;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use super::credit::Open;
 use super::shared::Shared;
+use crate::broker::http2::Beside;
 use crate::broker::refusals::{Reason, Refusals};
 
 /// What is sent next. Implementations merge what can be merged, so that it stays bounded while nobody takes.
@@ -83,7 +83,7 @@ impl<Q: Queue> Outbox<Q> {
     }
 }
 
-/// Ends the outbox when the session's task goes away for whatever reason, so that no client waits for ever.
+/// Ends the outbox when the session goes away for whatever reason, so that no client waits for ever.
 pub struct EndOnDrop<Q: Queue>(pub Arc<Outbox<Q>>);
 
 impl<Q: Queue> Drop for EndOnDrop<Q> {
@@ -104,40 +104,39 @@ fn count(refusals: &Refusals, status: &Status) {
     refusals.count(reason, &status.message());
 }
 
-/// The response stream. Dropping it ends the session's task, and with it everything the session holds.
+/// The response stream. The session runs beside it, in the connection's task, and goes away with it.
 pub struct OutboxStream<Q: Queue> {
     outbox: Arc<Outbox<Q>>,
-    _task: AbortOnDropHandle<()>,
     /// Counted until the last answer is with the transport.
     _open: Open,
     ended: bool,
 }
 
 impl<Q: Queue> OutboxStream<Q> {
-    /// Runs `session` for as long as the stream lives, and counts both.
-    pub fn spawn<F>(outbox: Arc<Outbox<Q>>, shared: &Shared, session: F) -> Self
+    /// An answer beside which `session` runs for as long as the stream lives; both are counted.
+    pub fn answer<F>(outbox: Arc<Outbox<Q>>, shared: &Shared, session: F) -> Response<Self>
     where
         F: Future<Output = Result<(), Status>> + Send + 'static,
     {
         let end = EndOnDrop(Arc::clone(&outbox));
         let running = Open::session(&shared.counters);
         let refusals = Arc::clone(&shared.refusals);
-        // A task keeps what it awaits twice, as it was given and as it runs: a pointer, so.
+        // A future keeps what it awaits twice, as it was given and as it runs: a pointer, so.
         let session = Box::pin(session);
-        let task = tokio::spawn(async move {
+        let mut response = Response::new(Self {
+            outbox,
+            _open: Open::stream(&shared.counters),
+            ended: false,
+        });
+        response.extensions_mut().insert(Beside::new(async move {
             let result = session.await;
             if let Err(status) = &result {
                 count(&refusals, status);
             }
             end.0.end(result);
             drop(running);
-        });
-        Self {
-            outbox,
-            _task: AbortOnDropHandle::new(task),
-            _open: Open::stream(&shared.counters),
-            ended: false,
-        }
+        }));
+        response
     }
 }
 

@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use tokio_util::sync::ReusableBoxFuture;
-use tonic::{Status, Streaming};
+use tonic::{Response, Status, Streaming};
 
 use super::clock::StreamClock;
 use super::credit::{Grant, Share};
@@ -53,10 +53,10 @@ pub(super) const FENCED: &str = "payloads of this partition before these were re
 pub(super) fn serve(
     shared: &Arc<Shared>,
     requests: Streaming<pb::PublishRequest>,
-) -> OutboxStream<PublishOut> {
+) -> Response<OutboxStream<PublishOut>> {
     let outbox = Outbox::new();
     let session = run(Arc::clone(shared), Box::new(requests), Arc::clone(&outbox));
-    OutboxStream::spawn(outbox, shared, session)
+    OutboxStream::answer(outbox, shared, session)
 }
 
 /// A stream that is open for hours is mostly this future: so what only its beginning needs is in a box of its own,

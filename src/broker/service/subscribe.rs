@@ -39,10 +39,10 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(super) fn serve(
     shared: &Arc<Shared>,
     requests: Streaming<pb::SubscribeRequest>,
-) -> OutboxStream<SubscribeOut> {
+) -> tonic::Response<OutboxStream<SubscribeOut>> {
     let outbox = Outbox::new();
     let session = run(Arc::clone(shared), requests, Arc::clone(&outbox));
-    OutboxStream::spawn(outbox, shared, session)
+    OutboxStream::answer(outbox, shared, session)
 }
 
 async fn run(
