@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CLUSTER := dev/cluster/cluster
 
-.PHONY: help build image cluster install demo down test test-pure test-api test-node test-cluster fuzz bench lint generate clean
+.PHONY: help build image cluster install demo down test test-pure test-http2 test-api test-node test-cluster fuzz bench lint generate clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,10 +28,13 @@ down: ## Take away what `make demo` made
 	@dev/down.sh
 
 test: ## Every test: pure, against a real API server, on real nodes
-	@dev/test.sh pure api node cluster
+	@dev/test.sh pure http2 api node cluster
 
 test-pure: ## Only the tests that need nothing
 	@dev/test.sh pure
+
+test-http2: ## Only the test that needs h2spec
+	@dev/test.sh http2
 
 test-api: ## Only the tests that need an API server
 	@dev/test.sh api

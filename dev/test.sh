@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Runs the tests: test.sh [pure] [api] [node] [cluster]. Starts what they need, and ends it, also when they fail.
+# Runs the tests: test.sh [pure] [http2] [api] [node] [cluster]. Starts what they need, and ends it, also when they fail.
 #
 # pure  needs only Rust: the crate's own tests, and brokers and clients in one process
+# http2  h2spec against a broker; needs Go
 # api   a real API server (etcd and kube-apiserver on the loopback)
 # node  real nodes: kubelet, containerd, scheduler, volumes; needs root
 # cluster  the cluster that the others run on: starting, faults, and that nothing of it is left behind; needs root
@@ -28,6 +29,13 @@ for kind in "$@"; do
       echo "== pure"
       cargo test --locked --lib --bins --test api_schema --test api_generated --test 'broker_*' --test 'client_*'
       cargo test --locked --package sluice-benches
+      ;;
+    http2)
+      echo "== against h2spec"
+      command -v go >/dev/null || { echo "test: h2spec is built with Go 1.26, which is not here" >&2 && exit 1; }
+      h2spec=$(realpath -m "$target")/h2spec
+      go build -C dev/h2spec -o "$h2spec" github.com/summerwind/h2spec/cmd/h2spec
+      SLUICE_H2SPEC=$h2spec cargo test --locked --test http2_conformance
       ;;
     api)
       echo "== against a real API server"
@@ -63,6 +71,6 @@ for kind in "$@"; do
       echo "== the development cluster itself"
       dev/cluster/test.sh
       ;;
-    *) echo "test: no kind of test '$kind': pure, api, node or cluster" >&2 && exit 2 ;;
+    *) echo "test: no kind of test '$kind': pure, http2, api, node or cluster" >&2 && exit 2 ;;
   esac
 done
