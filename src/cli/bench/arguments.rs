@@ -95,6 +95,10 @@ pub struct Arguments {
     /// The most messages of one batch.
     #[arg(long, short, value_name = "N", env = "SLUICE_BENCH_BATCH", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=16_384))]
     pub(super) batch: u32,
+    /// Messages that are due within so many microseconds are handed over together. Fewer are nearer to the intended
+    /// times, and cost the broker a request each time.
+    #[arg(long, value_name = "N", env = "SLUICE_BENCH_TICK_MICROS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(50..=1_000_000))]
+    pub(super) tick_micros: u32,
     /// How long a message may wait for others to share its batch.
     #[arg(long, value_name = "DURATION", env = "SLUICE_BENCH_LINGER", default_value = "0s", value_parser = duration)]
     pub(super) linger: Duration,
@@ -179,6 +183,10 @@ impl Arguments {
     pub(super) fn window(&self) -> u32 {
         let is_unpaced = self.schedule.is_empty() && self.rate == 0;
         self.window.unwrap_or(if is_unpaced { 1024 } else { 16_384 })
+    }
+
+    pub(super) fn tick(&self) -> Duration {
+        Duration::from_micros(u64::from(self.tick_micros))
     }
 
     pub(super) fn start(&self) -> Start {

@@ -14,8 +14,8 @@ use crate::client::{Client, Message, OnSettled, PublishError, Publisher, Settled
 const NUMBER_BITS: u32 = 28;
 /// Messages that one publisher can tell apart.
 pub(super) const MOST_NUMBERS: u64 = 1 << NUMBER_BITS;
-/// Messages that are due within this time are handed over together.
-const TICK: Duration = Duration::from_millis(1);
+/// The runtime's timers are no finer.
+pub(super) const TIMER: Duration = Duration::from_millis(1);
 
 /// Messages that were due and could not be handed over for lack of room are tried for so long after the end.
 const GRACE: Duration = Duration::from_secs(1);
@@ -138,7 +138,16 @@ async fn publish(run: &Run, publisher: &Publisher, index: u32) {
             let Some(next) = run.schedule.time_of(first + number * step) else {
                 return;
             };
-            tokio::time::sleep_until(run.clock.instant_of(next.max(now + TICK))).await;
+            let at = next.max(now + arguments.tick());
+            match &run.ticks {
+                None => tokio::time::sleep_until(run.clock.instant_of(at)).await,
+                Some(ticks) => {
+                    if at > now + 2 * TIMER {
+                        tokio::time::sleep_until(run.clock.instant_of(at - 2 * TIMER)).await;
+                    }
+                    ticks.next().await;
+                }
+            }
             continue;
         }
         let count = batch.len() as u64;

@@ -12,6 +12,7 @@ mod report;
 mod run;
 mod schedule;
 mod summary;
+mod ticks;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -11,6 +11,7 @@ use super::latency::Latencies;
 use super::ledger::Ledger;
 use super::record::Record;
 use super::schedule::Schedule;
+use super::ticks::Ticks;
 use crate::cli::Failure;
 
 /// One run: its plan, and everything that is counted.
@@ -19,6 +20,8 @@ pub(super) struct Run {
     pub(super) arguments: Arguments,
     pub(super) schedule: Schedule,
     pub(super) clock: Clock,
+    /// Where `--tick-micros` is finer than the runtime's timers.
+    pub(super) ticks: Option<Ticks>,
     pub(super) publish_latency: Mutex<Latencies>,
     pub(super) deliver_latency: Mutex<Latencies>,
     /// Numbers acknowledged, by producer.
@@ -101,11 +104,16 @@ impl Run {
             .as_ref()
             .map(|path| Record::open(path).map(Mutex::new))
             .transpose()?;
+        let ticks = (schedule.is_paced() && arguments.tick() < super::load::TIMER)
+            .then(|| Ticks::start(arguments.tick()))
+            .transpose()
+            .map_err(|error| Failure::of("starting a thread", error))?;
         let latencies = || Latencies::new().map(Mutex::new).map_err(Failure::Failed);
         Ok(Self {
             id: arguments.run_id.unwrap_or_else(rand::random),
             schedule,
             clock: Clock::start(),
+            ticks,
             publish_latency: latencies()?,
             deliver_latency: latencies()?,
             acked: (0..arguments.publishers).map(|_| Mutex::default()).collect(),
