@@ -82,6 +82,8 @@ pub(super) struct Tuning {
     pub(super) batch: u32,
     /// Messages that a NATS client leaves unacknowledged.
     pub(super) window: u32,
+    /// Messages that all of Sluice's publishers together leave unacknowledged, as fast as it goes.
+    pub(super) sluice_window: u32,
 }
 
 impl Tuning {
@@ -90,6 +92,7 @@ impl Tuning {
         linger_ms: 5,
         batch: 65_536,
         window: 500,
+        sluice_window: 8192,
     };
 }
 
@@ -163,7 +166,7 @@ impl Peers {
     ) -> anyhow::Result<Outcome> {
         settle().await?;
         match peer {
-            Peer::Sluice => run_sluice(bench, shape).await,
+            Peer::Sluice => run_sluice(bench, shape, tuning).await,
             Peer::KafkaFlushed | Peer::KafkaDefault | Peer::KafkaPerformance => {
                 self.topics += 1;
                 let topic = kafka::Topic {
@@ -275,14 +278,11 @@ fn key(peer: Peer, shape: Shape) -> (Peer, u32, u32, u32) {
 
 /// Messages of a producer that are unacknowledged: enough for some groups of them to be on their way to the disk at any
 /// time; at a fixed rate, as many as there are.
-fn window(shape: Shape) -> u32 {
-    match shape.rate {
-        0 => (8192 / shape.producers).max(64),
+async fn run_sluice(bench: &Bench, shape: Shape, tuning: Tuning) -> anyhow::Result<Outcome> {
+    let window = match shape.rate {
+        0 => (tuning.sluice_window / shape.producers).max(64),
         _ => 16_384,
-    }
-}
-
-async fn run_sluice(bench: &Bench, shape: Shape) -> anyhow::Result<Outcome> {
+    };
     let folder = bench.folder()?;
     let settings = sluice::Settings {
         partitions: shape.partitions,
@@ -295,7 +295,9 @@ async fn run_sluice(bench: &Bench, shape: Shape) -> anyhow::Result<Outcome> {
         format!("--rate={}", shape.rate),
         format!("--size={}", shape.size),
         format!("--publishers={}", shape.producers),
-        format!("--window={}", window(shape)),
+        format!("--window={window}"),
+        // Else the load's own timers would be most of the latency.
+        "--tick-micros=500".to_owned(),
         format!("--duration={}ms", (shape.seconds * 1000.0) as u64),
     ];
     let limit = Duration::from_secs_f64(shape.seconds + 60.0);

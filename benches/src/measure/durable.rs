@@ -109,6 +109,22 @@ async fn sweep(bench: &Bench, peers: &mut Peers) -> anyhow::Result<(Tuning, Stri
             best.window = window;
         }
     }
+    fastest = 0.0;
+    for sluice_window in [8192, 32_768, 131_072] {
+        let tuning = Tuning {
+            sluice_window,
+            ..best
+        };
+        let rate = peers.run(bench, Peer::Sluice, shape(64, 16), tuning).await?.rate;
+        table.row(&[
+            format!("Sluice: {sluice_window} unacknowledged of 64 producers"),
+            spread([rate]),
+        ]);
+        if rate > fastest {
+            fastest = rate;
+            best.sluice_window = sluice_window;
+        }
+    }
     Ok((best, table.text()))
 }
 
