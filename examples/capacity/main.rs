@@ -1,4 +1,4 @@
-//! `cargo run --release --example capacity [QUICK]`: what the operator says that a broker can do, at 5, 30 and 70 % of the load, beside what
+//! `cargo run --release --example capacity [QUICK] [MILLICORES...]`: what the operator says that a broker can do, at 5, 30 and 70 % of the load, beside what
 //! the same broker then does at saturation. Needs root, for a cgroup with a CPU quota.
 //!
 //! Each broker is a process of its own under a quota of 200m or 1 core; the load is `sluice bench`. Its reports come over gRPC, and each
@@ -19,7 +19,8 @@ use sluice::scaling::counters::{Interval, difference};
 use sluice::scaling::{BrokerCounters, ChannelMode, Mode, Policy, State, decide};
 
 /// What the fast loop comes to for the smaller brokers here: 100 ms of what they can do.
-const CHANNEL: u32 = 1_024;
+const CHANNEL: u32 = 8_192;
+const MILLICORES: [u64; 2] = [200, 1_000];
 const PUBLISHERS: &str = "6";
 const PARTS: [u64; 3] = [5, 30, 70];
 
@@ -28,7 +29,15 @@ fn main() -> ExitCode {
 }
 
 async fn run() -> Result<()> {
-    let quick = std::env::args().nth(1).is_some();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let quick = arguments.iter().any(|argument| argument == "QUICK");
+    let mut quotas: Vec<u64> = arguments
+        .iter()
+        .filter_map(|argument| argument.parse().ok())
+        .collect();
+    if quotas.is_empty() {
+        quotas.extend(MILLICORES);
+    }
     let seconds = if quick { 6 } else { 15 };
     println!(
         "Load average before: {}. {seconds} s for each load, a channel of {CHANNEL}, {PUBLISHERS} publishers.\n",
@@ -38,7 +47,7 @@ async fn run() -> Result<()> {
         "| CPU | durability | bytes | load % | acked/s | messages a request | messages a commit | commit µs | CPU µs a message | quota used % | estimate/s | saturated/s | error % |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
-    for millicores in [200, 1_000] {
+    for millicores in quotas {
         for durability in [Durability::Fsync, Durability::Memory] {
             for bytes in [64, 1_024, 16_384] {
                 broker(millicores, durability, bytes, seconds).await?;
