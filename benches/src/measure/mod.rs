@@ -32,8 +32,7 @@ pub(crate) struct Arguments {
     /// Fewer and shorter runs of the same tables, in about five minutes.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Only these; the report takes the others from their last run. Unless given, all but those that take longer than the
-    /// rest together.
+    /// Only these; the report takes the others from their last run.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
     /// The folder for results, and for data while it runs: the disk that is measured.
@@ -66,7 +65,7 @@ pub(crate) enum Part {
     OneByOne,
     /// A stalled consumer and a flood (P6).
     Abuse,
-    /// Cancelled streams (P7): a million of them take six to fifteen minutes.
+    /// Cancelled streams (P7): a million of them.
     Cuts,
     /// Catching up, and starting again.
     Backlog,
@@ -89,17 +88,12 @@ impl Part {
             Self::Latency => (120, 25),
             Self::OneByOne => (40, 15),
             Self::Abuse => (70, 10),
-            Self::Cuts => (900, 20),
+            Self::Cuts => (150, 20),
             Self::Backlog => (60, 15),
             Self::Growth => (60, 20),
             Self::Cost => (50, 35),
         };
         Duration::from_secs(if is_quick { quick } else { full })
-    }
-
-    /// Whether it is measured where nobody says what is to be.
-    fn is_usual(self, is_quick: bool) -> bool {
-        is_quick || self != Self::Cuts
     }
 
     /// Its name on the command line and of its results.
@@ -177,13 +171,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         enough: Cell::new(None),
         rounds_left_out: Cell::new(0),
     };
-    let is_wanted = |part: Part| {
-        if arguments.only.is_empty() {
-            part.is_usual(bench.quick)
-        } else {
-            arguments.only.contains(&part)
-        }
-    };
+    let is_wanted = |part: Part| arguments.only.is_empty() || arguments.only.contains(&part);
     let parts = Part::value_variants();
     let budget: Duration = parts
         .iter()
