@@ -148,7 +148,7 @@ async fn a_call_that_is_cut_at_any_step_leaves_nothing_behind() {
 
 /// Bar P7. `cargo test --release --test broker_cuts -- --ignored --nocapture`; `CUTS` is another number than a million.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes six to fifteen minutes"]
+#[ignore = "takes two minutes or more"]
 async fn a_million_cuts_leave_nothing_behind() {
     let count: usize =
         std::env::var("CUTS").map_or(1_000_000, |text| text.parse().expect("CUTS is a number"));

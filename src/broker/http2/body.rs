@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use parking_lot::Mutex;
 
 use super::pieces::Pieces;
@@ -177,10 +177,6 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         let inbox = self.0.inbox.lock();
         inbox.is_ended && inbox.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
     }
 }
 

@@ -297,29 +297,29 @@ impl<D: Dispatch> State<D> {
         self.going == Going::Known && stream > self.last
     }
 
+    /// A stream that is not open must have been.
+    fn was_opened(&self, stream: u32) -> Result<(), Fault> {
+        if stream <= self.last || self.is_ignored(stream) {
+            return Ok(());
+        }
+        Err(Fault::connection(
+            Code::PROTOCOL_ERROR,
+            "a frame on a stream that was never opened",
+        ))
+    }
+
     /// A stream that is not open: nothing to do where the client may not know, else a fault.
     fn closed(&self, stream: u32) -> Result<(), Fault> {
         if self.ended.contains(&stream) || self.is_ignored(stream) {
             return Ok(());
         }
-        if stream > self.last {
-            return Err(Fault::connection(
-                Code::PROTOCOL_ERROR,
-                "a frame on a stream that was never opened",
-            ));
-        }
+        self.was_opened(stream)?;
         Err(Fault::Stream(stream, Code::STREAM_CLOSED))
     }
 
     fn reset(&mut self, id: u32) -> Result<(), Fault> {
         let Some(stream) = self.streams.get(&id) else {
-            if id > self.last && !self.is_ignored(id) {
-                return Err(Fault::connection(
-                    Code::PROTOCOL_ERROR,
-                    "RST_STREAM on a stream that was never opened",
-                ));
-            }
-            return Ok(());
+            return self.was_opened(id);
         };
         if !stream.was_run {
             self.unseen_resets += 1;

@@ -4,7 +4,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use tokio::runtime::{Builder, Handle};
@@ -22,21 +21,20 @@ pub struct Threads {
 
 struct Thread {
     handle: Handle,
-    load: Load,
+    /// Handed out to each connection that the thread serves.
+    served: Served,
     /// None where it is the runtime that was there already.
     join: Option<JoinHandle<()>>,
 }
 
-/// Connections of one thread.
-#[derive(Clone, Default)]
-struct Load(Arc<AtomicUsize>);
-
 /// Counts one connection for its thread until it is dropped.
-pub(super) struct Served(Load);
+#[derive(Clone, Default)]
+pub(super) struct Served(Arc<()>);
 
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+impl Thread {
+    /// Connections that it serves.
+    fn load(&self) -> usize {
+        Arc::strong_count(&self.served.0) - 1
     }
 }
 
@@ -50,7 +48,7 @@ impl Threads {
         if count < 2 {
             let thread = Thread {
                 handle: Handle::current(),
-                load: Load::default(),
+                served: Served::default(),
                 join: None,
             };
             return Ok(Self {
@@ -74,7 +72,7 @@ impl Threads {
                     })?;
                 Ok(Thread {
                     handle,
-                    load: Load::default(),
+                    served: Served::default(),
                     join: Some(join),
                 })
             })
@@ -84,12 +82,8 @@ impl Threads {
 
     /// The thread with the fewest connections, and what counts one more for as long as it is kept.
     pub(super) fn choose(&self) -> Option<(&Handle, Served)> {
-        let thread = self
-            .threads
-            .iter()
-            .min_by_key(|thread| thread.load.0.load(Ordering::Relaxed))?;
-        thread.load.0.fetch_add(1, Ordering::Relaxed);
-        Some((&thread.handle, Served(thread.load.clone())))
+        let thread = self.threads.iter().min_by_key(|thread| thread.load())?;
+        Some((&thread.handle, thread.served.clone()))
     }
 }
 
@@ -112,13 +106,7 @@ mod tests {
     async fn connections_go_where_the_fewest_are_and_end_with_the_threads() {
         let threads = Threads::start(2).unwrap();
         let served: Vec<_> = (0..4).map(|_| threads.choose().unwrap().1).collect();
-        let loads = |threads: &Threads| -> Vec<usize> {
-            let loads = threads
-                .threads
-                .iter()
-                .map(|thread| thread.load.0.load(Ordering::Relaxed));
-            loads.collect()
-        };
+        let loads = |threads: &Threads| -> Vec<usize> { threads.threads.iter().map(Thread::load).collect() };
         assert_eq!(loads(&threads), [2, 2]);
         drop(served);
         let (handle, served) = threads.choose().unwrap();

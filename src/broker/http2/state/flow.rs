@@ -82,13 +82,7 @@ impl<D: Dispatch> State<D> {
         }
         let Some(stream) = self.streams.get_mut(&id) else {
             // It may have been sent before the client knew that the stream is over.
-            if id > self.last && !self.is_ignored(id) {
-                return Err(Fault::connection(
-                    Code::PROTOCOL_ERROR,
-                    "WINDOW_UPDATE on a stream that was never opened",
-                ));
-            }
-            return Ok(());
+            return self.was_opened(id);
         };
         if !stream.sending.grow(i64::from(by)) {
             return self.fail(Fault::Stream(id, Code::FLOW_CONTROL_ERROR));
