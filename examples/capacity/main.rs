@@ -10,7 +10,7 @@ mod real;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use real::broker::Broker;
 use real::reports::{Reports, observed};
 use sluice::operator::scaling::now;
@@ -31,10 +31,13 @@ fn main() -> ExitCode {
 async fn run() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let quick = arguments.iter().any(|argument| argument == "QUICK");
-    let mut quotas: Vec<u64> = arguments
-        .iter()
-        .filter_map(|argument| argument.parse().ok())
-        .collect();
+    let mut quotas = Vec::new();
+    for argument in arguments.iter().filter(|argument| *argument != "QUICK") {
+        let quota: u64 = argument
+            .parse()
+            .with_context(|| format!("{argument:?} is neither QUICK nor millicores, such as 200"))?;
+        quotas.push(quota);
+    }
     if quotas.is_empty() {
         quotas.extend(MILLICORES);
     }

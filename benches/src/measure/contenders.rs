@@ -94,6 +94,17 @@ impl Tuning {
         window: 500,
         sluice_window: 8192,
     };
+
+    /// Takes over what `other` says of a peer.
+    pub(super) fn take(&mut self, peer: Peer, other: Self) {
+        match peer {
+            Peer::Sluice => self.sluice_window = other.sluice_window,
+            Peer::NatsAsync | Peer::NatsAtomic => self.window = other.window,
+            Peer::KafkaFlushed | Peer::KafkaDefault | Peer::KafkaPerformance => {
+                (self.linger_ms, self.batch) = (other.linger_ms, other.batch);
+            }
+        }
+    }
 }
 
 /// The servers that stay up over all runs: those that get better with time. Sluice starts anew for each.
@@ -276,9 +287,8 @@ fn key(peer: Peer, shape: Shape) -> (Peer, u32, u32, u32) {
     (peer, shape.size, shape.producers, shape.partitions)
 }
 
-/// Messages of a producer that are unacknowledged: enough for some groups of them to be on their way to the disk at any
-/// time; at a fixed rate, as many as there are.
 async fn run_sluice(bench: &Bench, shape: Shape, tuning: Tuning) -> anyhow::Result<Outcome> {
+    // Enough for some groups of them to be on their way to the disk at any time; at a fixed rate, as many as there are.
     let window = match shape.rate {
         0 => (tuning.sluice_window / shape.producers).max(64),
         _ => 16_384,
@@ -296,8 +306,7 @@ async fn run_sluice(bench: &Bench, shape: Shape, tuning: Tuning) -> anyhow::Resu
         format!("--size={}", shape.size),
         format!("--publishers={}", shape.producers),
         format!("--window={window}"),
-        // Else the load's own timers would be most of the latency.
-        "--tick-micros=500".to_owned(),
+        sluice::FINE_TICK.to_owned(),
         format!("--duration={}ms", (shape.seconds * 1000.0) as u64),
     ];
     let limit = Duration::from_secs_f64(shape.seconds + 60.0);

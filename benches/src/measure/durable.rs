@@ -75,54 +75,47 @@ async fn sweep(bench: &Bench, peers: &mut Peers) -> anyhow::Result<(Tuning, Stri
         rate: 0,
         seconds: 1.5,
     };
-    let mut best = Tuning::USUAL;
-    let (mut fastest, mut table) = (0.0, Table::new(&["client's settings", "messages/s"]));
+    let usual = Tuning::USUAL;
+    let mut table = Table::new(&["client's settings", "messages/s"]);
     let lingers: &[u32] = bench.either(&[5], &[0, 5, 20]);
-    for &linger_ms in lingers {
-        for batch in [16_384, 65_536, 262_144] {
+    let kafka = lingers.iter().flat_map(|&linger_ms| {
+        [16_384, 65_536, 262_144].map(|batch| {
+            let name = format!("Kafka flush.messages=1: linger {linger_ms} ms, batches of {batch} B");
             let tuning = Tuning {
                 linger_ms,
                 batch,
-                ..best
+                ..usual
             };
-            let rate = peers
-                .run(bench, Peer::KafkaFlushed, shape(1, 16), tuning)
-                .await?
-                .rate;
-            table.row(&[
-                format!("Kafka flush.messages=1: linger {linger_ms} ms, batches of {batch} B"),
-                spread([rate]),
-            ]);
-            if rate > fastest {
-                fastest = rate;
-                (best.linger_ms, best.batch) = (linger_ms, batch);
-            }
-        }
-    }
-    fastest = 0.0;
-    for window in [100, 500, 2000] {
-        let tuning = Tuning { window, ..best };
-        let rate = peers.run(bench, Peer::NatsAsync, shape(1, 1), tuning).await?.rate;
-        table.row(&[format!("NATS async: {window} unacknowledged"), spread([rate])]);
-        if rate > fastest {
-            fastest = rate;
-            best.window = window;
-        }
-    }
-    fastest = 0.0;
-    for sluice_window in [8192, 32_768, 131_072] {
+            (name, tuning)
+        })
+    });
+    let nats = [100, 500, 2000].map(|window| {
+        let name = format!("NATS async: {window} unacknowledged");
+        (name, Tuning { window, ..usual })
+    });
+    let sluice = [8192, 32_768, 131_072].map(|sluice_window| {
+        let name = format!("Sluice: {sluice_window} unacknowledged of 64 producers");
         let tuning = Tuning {
             sluice_window,
-            ..best
+            ..usual
         };
-        let rate = peers.run(bench, Peer::Sluice, shape(64, 16), tuning).await?.rate;
-        table.row(&[
-            format!("Sluice: {sluice_window} unacknowledged of 64 producers"),
-            spread([rate]),
-        ]);
-        if rate > fastest {
-            fastest = rate;
-            best.sluice_window = sluice_window;
+        (name, tuning)
+    });
+    let sweeps = [
+        (Peer::KafkaFlushed, shape(1, 16), kafka.collect()),
+        (Peer::NatsAsync, shape(1, 1), Vec::from(nats)),
+        (Peer::Sluice, shape(64, 16), Vec::from(sluice)),
+    ];
+    let mut best = usual;
+    for (peer, shape, tunings) in sweeps {
+        let mut fastest = 0.0;
+        for (name, tuning) in tunings {
+            let rate = peers.run(bench, peer, shape, tuning).await?.rate;
+            table.row(&[name, spread([rate])]);
+            if rate > fastest {
+                fastest = rate;
+                best.take(peer, tuning);
+            }
         }
     }
     Ok((best, table.text()))

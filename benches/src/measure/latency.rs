@@ -44,8 +44,7 @@ async fn load(bench: &Bench, is_memory: bool, rate: u64, seconds: f64) -> anyhow
         format!("--rate={rate}"),
         format!("--duration={}ms", (seconds * 1000.0) as u64),
         format!("--warm-up={}ms", WARM_UP.as_millis()),
-        // Else the load's own timers would be most of the latency.
-        "--tick-micros=500".to_owned(),
+        sluice::FINE_TICK.to_owned(),
     ];
     let limit = Duration::from_secs_f64(seconds + 90.0);
     let summary = sluice::bench(&bench.programs, broker.address, &arguments, limit).await?;

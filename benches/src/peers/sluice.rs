@@ -85,6 +85,9 @@ pub(crate) struct Percentiles {
     pub(crate) p99: f64,
 }
 
+/// For `sluice bench` where latency is what counts: else its own timers would be most of it.
+pub(crate) const FINE_TICK: &str = "--tick-micros=500";
+
 /// Runs `sluice bench`.
 pub(crate) async fn bench(
     programs: &Programs,
