@@ -316,6 +316,26 @@ async fn a_copied_entry_is_served_here_and_then_dropped_there() {
 }
 
 #[tokio::test]
+async fn a_copy_that_nobody_wants_any_more_is_dropped_without_being_sealed() {
+    let moved = moved(false).await;
+    moved.wire.cut.store(true, Ordering::SeqCst);
+    let request = pb::CopyRequest {
+        entry: Some(entry(0, 1).to_wire()),
+        sealed_at: moved.sealed_at,
+        from_broker: "a".into(),
+        from_control_address: "a".into(),
+    };
+    assert!(!moved.b.copy(&request).await.unwrap().done);
+    let here = |epoch| moved.b.held().into_iter().find(|held| held.entry == entry(0, epoch));
+    assert!(here(1).unwrap().sealed, "nothing is appended to it");
+    assert!(!here(2).unwrap().sealed);
+    moved.b.drop_entry(&entry(0, 1)).await.unwrap();
+    assert_eq!(here(1), None);
+    moved.wire.cut.store(false, Ordering::SeqCst);
+    assert!(here(2).is_some());
+}
+
+#[tokio::test]
 async fn a_copy_goes_on_after_the_source_was_away_and_after_a_restart() {
     let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let wire = Arc::new(Wire::default());

@@ -150,7 +150,7 @@ impl Entry {
         let state = self.state();
         Held {
             entry: self.id.clone(),
-            sealed: state.is_sealed(),
+            sealed: !matches!(state.phase, Phase::Opening | Phase::Open),
             positions: state.committed,
             bytes: state.index.bytes(),
             start: state.start,

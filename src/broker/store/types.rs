@@ -144,7 +144,7 @@ pub struct NotAppended {
 pub struct Held {
     /// Which.
     pub entry: EntryId,
-    /// Nothing is appended to it any more.
+    /// Nothing is appended to it any more: it is sealed, or a copy, which may not be whole yet.
     pub sealed: bool,
     /// Positions so far.
     pub positions: u64,
