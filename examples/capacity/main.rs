@@ -22,6 +22,8 @@ use sluice::scaling::{BrokerCounters, ChannelMode, Mode, Policy, State, decide};
 const CHANNEL: u32 = 8_192;
 const MILLICORES: [u64; 2] = [200, 1_000];
 const PUBLISHERS: &str = "6";
+/// Consumers that take and acknowledge everything; a broker whose messages are only stored can do more.
+const CONSUMERS: [u64; 2] = [0, 2];
 const PARTS: [u64; 3] = [5, 30, 70];
 
 fn main() -> ExitCode {
@@ -47,13 +49,15 @@ async fn run() -> Result<()> {
         real::load_average()
     );
     println!(
-        "| CPU | durability | bytes | load % | acked/s | messages a request | messages a commit | commit µs | CPU µs a message | quota used % | estimate/s | saturated/s | error % |"
+        "| CPU | durability | consumers | bytes | load % | acked/s | delivered/s | messages a request | messages a commit | commit µs | CPU µs a message | quota used % | estimate/s | saturated/s | error % |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for millicores in quotas {
         for durability in [Durability::Fsync, Durability::Memory] {
-            for bytes in [64, 1_024, 16_384] {
-                broker(millicores, durability, bytes, seconds).await?;
+            for consumers in CONSUMERS {
+                for bytes in [64, 1_024, 16_384] {
+                    broker(millicores, durability, (consumers, bytes), seconds).await?;
+                }
             }
         }
     }
@@ -65,34 +69,51 @@ async fn run() -> Result<()> {
 }
 
 /// One broker: saturated, then the three loads.
-async fn broker(millicores: u64, durability: Durability, bytes: u64, seconds: u64) -> Result<()> {
+async fn broker(
+    millicores: u64,
+    durability: Durability,
+    (consumers, bytes): (u64, u64),
+    seconds: u64,
+) -> Result<()> {
+    let load = |rate| Load {
+        rate,
+        bytes,
+        consumers,
+        seconds,
+    };
     let broker = Broker::start(millicores, durability, CHANNEL)?;
     let mut reports = Reports::of(broker.control).await?;
-    let saturated = measure(
-        &broker,
-        &mut reports,
-        &Load {
-            rate: 0,
-            bytes,
-            seconds,
-        },
-    )
-    .await?;
+    let saturated = measure(&broker, &mut reports, &load(0)).await?;
     let most = saturated.interval.acked_rate();
     for part in PARTS {
         // What was queued is gone, and so is what the disk had to write behind it.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let rate = ((most * part as f64 / 100.0) as u64).max(1);
-        let measured = measure(&broker, &mut reports, &Load { rate, bytes, seconds }).await?;
-        print(millicores, durability, bytes, &part.to_string(), &measured, most);
+        let measured = measure(&broker, &mut reports, &load(rate)).await?;
+        print(
+            millicores,
+            durability,
+            (consumers, bytes),
+            &part.to_string(),
+            &measured,
+            most,
+        );
     }
-    print(millicores, durability, bytes, "saturated", &saturated, most);
+    print(
+        millicores,
+        durability,
+        (consumers, bytes),
+        "saturated",
+        &saturated,
+        most,
+    );
     Ok(())
 }
 
 struct Load {
     rate: u64,
     bytes: u64,
+    consumers: u64,
     seconds: u64,
 }
 
@@ -114,7 +135,7 @@ async fn measure(broker: &Broker, reports: &mut Reports, load: &Load) -> Result<
         &format!("{}s", load.seconds + 2),
     ]
     .map(str::to_owned);
-    let running = broker.load(&arguments)?;
+    let running = broker.load(load.consumers, &arguments)?;
     let mut policy = Policy::default();
     policy.autoscaling.mode = Mode::Recommend;
     policy.channel.mode = ChannelMode::Fixed;
@@ -145,13 +166,21 @@ async fn measure(broker: &Broker, reports: &mut Reports, load: &Load) -> Result<
     Ok(measured)
 }
 
-fn print(millicores: u64, durability: Durability, bytes: u64, part: &str, measured: &Measured, most: f64) {
+fn print(
+    millicores: u64,
+    durability: Durability,
+    (consumers, bytes): (u64, u64),
+    part: &str,
+    measured: &Measured,
+    most: f64,
+) {
     let interval = &measured.interval;
     let per = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
     let estimate = measured.estimate.map_or(f64::NAN, |estimate| estimate as f64);
     println!(
-        "| {millicores}m | {durability:?} | {bytes} | {part} | {:.0} | {:.1} | {:.1} | {:.0} | {:.1} | {:.0} | {estimate:.0} | {most:.0} | {:+.0} |",
+        "| {millicores}m | {durability:?} | {consumers} | {bytes} | {part} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} | {:.1} | {:.0} | {estimate:.0} | {most:.0} | {:+.0} |",
         interval.acked_rate(),
+        interval.delivered as f64 / interval.seconds(),
         per(interval.acked, interval.requests),
         interval.batch(),
         per(interval.commit_nanos, interval.commits) / 1e3,

@@ -81,7 +81,7 @@ async fn saturated() -> Result<f64> {
         PUBLISHERS,
     ]
     .map(str::to_owned);
-    let running = broker.load(&load)?;
+    let running = broker.load(0, &load)?;
     let mut first: Option<BrokerCounters> = None;
     let mut rate = 0.0;
     for second in 0..9 {
@@ -112,7 +112,7 @@ async fn row(label: &str, policy: &Policy, schedule: &str, seconds: u64) -> Resu
         PUBLISHERS,
     ]
     .map(str::to_owned);
-    let running = broker.load(&load)?;
+    let running = broker.load(0, &load)?;
     let mut state = State::new(now());
     let mut first: Option<BrokerCounters> = None;
     let (mut interval, mut memory, mut shortest) = (None, 0, 0);

@@ -97,10 +97,15 @@ impl Broker {
         }
     }
 
-    /// Starts `sluice bench` against it: publishers only.
-    pub(crate) fn load(&self, arguments: &[String]) -> Result<Load> {
+    /// Starts `sluice bench` against it: publishers, and so many consumers.
+    pub(crate) fn load(&self, consumers: u64, arguments: &[String]) -> Result<Load> {
+        let (mode, subscribers) = match consumers {
+            0 => ("publish", 1),
+            _ => ("both", consumers),
+        };
         let child = Command::new(std::env::current_exe()?)
-            .args(["bench", "--mode", "publish", "--output", "json", "--topic", TOPIC])
+            .args(["bench", "--mode", mode, "--output", "json", "--topic", TOPIC])
+            .args(["--subscribers", &subscribers.to_string(), "--from", "latest"])
             .args(["--drain-timeout", "2s"])
             .args(["--address", &self.listen.to_string()])
             .args(arguments)

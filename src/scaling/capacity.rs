@@ -259,11 +259,11 @@ where
             continue;
         };
         let gauges = history.latest(0).map(|sample| sample.gauges).unwrap_or_default();
-        let costs = match Processor::measure(intervals, &total) {
+        let quota = cores(gauges.cpu_quota_nanos);
+        let costs = match Processor::measure(intervals, &total, quota) {
             Some(processor) => costs.batched(&processor, channel, &gauges),
             None => costs,
         };
-        let quota = cores(gauges.cpu_quota_nanos);
         let Some(rate) = costs.rate(costs.largest_batch(channel), quota) else {
             continue;
         };
@@ -295,7 +295,7 @@ pub fn busy(interval: &Interval, gauges_quota_nanos: u64, capacity: Option<f64>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scaling::processor::{COMMIT, PRIOR, REQUEST};
+    use crate::scaling::processor::{COMMIT, PRIOR, REQUEST, WAKE};
     use crate::scaling::time::Time;
 
     /// A second at `rate` messages of `bytes` in batches of `batch`: a commit takes 1 ms, a message 10 µs and 5 ns a
@@ -394,13 +394,13 @@ mod tests {
     #[test]
     fn at_the_rate_that_is_told_requests_as_large_as_the_credit_use_up_the_quota() {
         let channel = ChannelPolicy::default();
-        // A message costs 2 µs.
+        // A message costs 200 ns.
         let request = PRIOR[REQUEST] + PRIOR[COMMIT];
-        let loaded = |rate: f64, batch: f64| Interval {
+        let loaded = |rate: f64, batch: f64, wakes: f64| Interval {
             requests: (rate / batch) as u64,
             commits: (rate / batch) as u64,
             commit_nanos: 0,
-            cpu_nanos: ((rate / batch * request + rate) * 2_000.0) as u64,
+            cpu_nanos: ((rate / batch * request + rate + wakes * PRIOR[WAKE]) * 200.0) as u64,
             ..second(rate as u64, 0, 1)
         };
         for (quota, streams) in [(0.2, 1), (0.2, 8), (0.18, 8), (2.0, 8), (2.0, 60)] {
@@ -409,12 +409,12 @@ mod tests {
                 publish_streams: streams,
                 ..BrokerGauges::default()
             };
-            let small = loaded(100.0, 1.0);
-            let processor = Processor::measure([small].iter(), &small).unwrap();
+            let small = loaded(100.0, 1.0, 100.0);
+            let processor = Processor::measure([small].iter(), &small, 0.0).unwrap();
             let costs = Costs::measure([small].iter()).unwrap();
             let told = costs.batched(&processor, &channel, &gauges).cpu_rate(quota);
             let credit = told * channel.target_queue_delay.as_secs_f64() / streams as f64;
-            let used = loaded(told, credit.min(512.0)).cores();
+            let used = loaded(told, credit.min(512.0), 0.0).cores();
             assert!((used / quota - 1.0).abs() < 0.02, "{used} of {quota} at {told}/s");
         }
     }

@@ -1,20 +1,27 @@
 //! What a broker's CPU does for messages when they come in batches, seen while they do not.
 //!
-//! Most of what a message costs at a small load is the request that it came in and the commit that it went out with. Under more
-//! load these carry more messages each. So CPU time is divided among requests, commits, messages and bytes, and each message is
-//! charged its part of a full request.
+//! Most of what a message costs at a small load is the request that it came in, the commit that it went out with, and that a
+//! thread which slept had to be woken for it. Under more load requests and commits carry more messages each, and nothing sleeps. So
+//! CPU time is divided among wakes, requests, commits, messages and bytes, and each message is charged its part of a full request.
 
 use super::counters::Interval;
 
-/// What a request, a commit, a message, its delivery and a byte cost, in messages, where nothing tells better: as measured with
-/// `cargo run --release --example capacity`. Only the proportions count; the machine's speed comes from what it uses.
-pub(super) const PRIOR: [f64; UNITS] = [200.0, 200.0, 1.0, 2.0, 0.008];
-const UNITS: usize = 5;
+/// What a request, a commit, a message, its delivery, a byte and a wake cost, in messages, where nothing tells better: as measured
+/// with `cargo run --release --example capacity`. Only the proportions count; the machine's speed comes from what it uses.
+pub(super) const PRIOR: [f64; UNITS] = [200.0, 600.0, 1.0, 8.0, 0.022, 3_100.0];
+const UNITS: usize = 6;
+/// What delivering a byte costs of what storing one does.
+pub(super) const DELIVERED_BYTE: f64 = 0.3;
 pub(super) const REQUEST: usize = 0;
 pub(super) const COMMIT: usize = 1;
-const MESSAGE: usize = 2;
-const DELIVERY: usize = 3;
-const BYTE: usize = 4;
+pub(super) const MESSAGE: usize = 2;
+pub(super) const DELIVERY: usize = 3;
+pub(super) const BYTE: usize = 4;
+pub(super) const WAKE: usize = 5;
+
+/// Requests a second that find an idle broker asleep, at most: a second with more of them has hardly a longer pause. Of one that
+/// is busy for a part of the time, the rest of them.
+pub(super) const WAKES_PER_SECOND: f64 = 100.0;
 
 /// How much the proportions are trusted against what was seen (ridge regression towards them), in parts of the mean load's
 /// square. A load that hardly changes tells nothing of them.
@@ -24,27 +31,34 @@ const BOUNDS: std::ops::RangeInclusive<f64> = 0.3..=3.0;
 /// Rounds of Gauss-Seidel; the system is small and well conditioned.
 const ROUNDS: usize = 12;
 /// The largest request, in messages and bytes: what clients send at most.
-const REQUEST_MESSAGES: f64 = 512.0;
-const REQUEST_BYTES: f64 = (1 << 20) as f64;
+pub(super) const REQUEST_MESSAGES: f64 = 512.0;
+pub(super) const REQUEST_BYTES: f64 = (1 << 20) as f64;
 
 /// CPU seconds of each unit of work, and how much of each a message takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Processor {
     costs: [f64; UNITS],
     per_message: [f64; UNITS],
+    /// Bytes of a message.
+    bytes: f64,
 }
 
 impl Processor {
-    /// From some intervals and their sum. `None` where the brokers do not count requests, or nothing was done.
-    pub fn measure<'a>(intervals: impl Iterator<Item = &'a Interval>, total: &Interval) -> Option<Self> {
+    /// From some intervals and their sum, of a broker with so many `cores` (0 where unknown). `None` where it does not count
+    /// requests, or did nothing.
+    pub fn measure<'a>(
+        intervals: impl Iterator<Item = &'a Interval>,
+        total: &Interval,
+        cores: f64,
+    ) -> Option<Self> {
         if total.requests == 0 || total.acked == 0 || total.cpu_nanos == 0 {
             return None;
         }
-        let work = work(total);
-        let expected: f64 = work.iter().zip(PRIOR).map(|(units, cost)| units * cost).sum();
+        let of_all = work(total, cores);
+        let expected: f64 = of_all.iter().zip(PRIOR).map(|(units, cost)| units * cost).sum();
         let scale = total.cpu_nanos as f64 / 1e9 / expected;
         let prior = PRIOR.map(|cost| cost * scale);
-        let factors = factors(intervals, &prior);
+        let factors = factors(intervals, cores, &prior);
         let mut costs = prior;
         for (cost, factor) in costs.iter_mut().zip(factors) {
             *cost *= factor;
@@ -52,14 +66,18 @@ impl Processor {
         let acked = total.acked as f64;
         Some(Self {
             costs,
-            per_message: work.map(|units| units / acked),
+            per_message: of_all.map(|units| units / acked),
+            bytes: total.acked_bytes as f64 / acked,
         })
     }
 
-    /// CPU seconds of a message where requests hold up to `messages` of them: more than they did, never fewer.
+    /// CPU seconds of a message where requests hold up to `messages` of them: more than they did, never fewer. A broker that is
+    /// busy all the time is not woken.
     pub fn of_a_message(&self, messages: f64) -> f64 {
-        let bytes = self.per_message[BYTE].max(1.0);
-        let most = messages.min(REQUEST_MESSAGES).min(REQUEST_BYTES / bytes).max(1.0);
+        let most = messages
+            .min(REQUEST_MESSAGES)
+            .min(REQUEST_BYTES / self.bytes.max(1.0))
+            .max(1.0);
         // As many commits to a request as there were.
         let fewer = (1.0 / (self.per_message[REQUEST] * most)).min(1.0);
         let part = |unit: usize| self.costs[unit] * self.per_message[unit];
@@ -67,22 +85,33 @@ impl Processor {
     }
 }
 
-fn work(interval: &Interval) -> [f64; UNITS] {
-    [
-        interval.requests as f64,
-        interval.commits as f64,
-        interval.acked as f64,
-        interval.delivered as f64,
-        interval.acked_bytes as f64,
-    ]
+fn work(interval: &Interval, cores: f64) -> [f64; UNITS] {
+    let mut work = [0.0; UNITS];
+    work[REQUEST] = interval.requests as f64;
+    work[COMMIT] = interval.commits as f64;
+    work[MESSAGE] = interval.acked as f64;
+    work[DELIVERY] = interval.delivered as f64;
+    let bytes_per_message = interval.acked_bytes as f64 / interval.acked.max(1) as f64;
+    work[BYTE] = interval.acked_bytes as f64 + DELIVERED_BYTE * work[DELIVERY] * bytes_per_message;
+    let busy = if cores > 0.0 {
+        interval.cores() / cores
+    } else {
+        0.0
+    };
+    work[WAKE] = work[REQUEST].min(WAKES_PER_SECOND * interval.seconds()) * (1.0 - busy).max(0.0);
+    work
 }
 
 /// By what each cost differs from `prior`: least squares over the intervals, each as a part of their mean.
-fn factors<'a>(intervals: impl Iterator<Item = &'a Interval>, prior: &[f64; UNITS]) -> [f64; UNITS] {
+fn factors<'a>(
+    intervals: impl Iterator<Item = &'a Interval>,
+    cores: f64,
+    prior: &[f64; UNITS],
+) -> [f64; UNITS] {
     let (mut squares, mut products) = ([[0.0; UNITS]; UNITS], [0.0; UNITS]);
     let (mut mean, mut count) = (0.0, 0.0);
     for interval in intervals {
-        let mut parts = work(interval);
+        let mut parts = work(interval, cores);
         for (part, cost) in parts.iter_mut().zip(prior) {
             *part *= cost;
         }
@@ -117,7 +146,12 @@ fn factors<'a>(intervals: impl Iterator<Item = &'a Interval>, prior: &[f64; UNIT
 mod tests {
     use super::*;
 
-    /// A second in which each request holds `batch` messages, by costs in the usual proportions times `other`.
+    /// Nanoseconds of what a message alone costs.
+    const MESSAGE_NANOS: f64 = 300.0;
+    /// Requests to a commit.
+    const TOGETHER: u64 = 4;
+
+    /// A second in which each request holds `batch` messages, by the usual proportions but for what a request costs.
     fn second(acked: u64, batch: u64, bytes: u64, requests_cost: f64) -> Interval {
         let requests = acked / batch;
         let interval = Interval {
@@ -125,14 +159,15 @@ mod tests {
             acked,
             acked_bytes: acked * bytes,
             requests,
-            commits: requests / 4,
+            commits: requests / TOGETHER,
             ..Interval::default()
         };
-        let costs = [PRIOR[0] * requests_cost, PRIOR[1], PRIOR[2], PRIOR[3], PRIOR[4]];
-        let used: f64 = work(&interval)
+        let mut costs = PRIOR;
+        costs[REQUEST] *= requests_cost;
+        let used: f64 = work(&interval, 0.0)
             .iter()
             .zip(costs)
-            .map(|(units, cost)| units * cost * 300.0)
+            .map(|(units, cost)| units * cost * MESSAGE_NANOS)
             .sum();
         Interval {
             cpu_nanos: used as u64,
@@ -140,9 +175,15 @@ mod tests {
         }
     }
 
+    /// CPU seconds of a message in requests of `batch` of them, at a broker that never sleeps.
+    fn of_a_busy_second(batch: u64, bytes: u64, requests_cost: f64) -> f64 {
+        let request = PRIOR[REQUEST] * requests_cost + PRIOR[COMMIT] / TOGETHER as f64;
+        (request / batch as f64 + PRIOR[MESSAGE] + PRIOR[BYTE] * bytes as f64) * MESSAGE_NANOS / 1e9
+    }
+
     fn of_a_message(intervals: &[Interval], messages: f64) -> f64 {
         let total = Interval::sum(intervals).unwrap();
-        Processor::measure(intervals.iter(), &total)
+        Processor::measure(intervals.iter(), &total, 0.0)
             .unwrap()
             .of_a_message(messages)
     }
@@ -150,8 +191,7 @@ mod tests {
     #[test]
     fn a_small_load_tells_what_a_message_costs_in_a_full_request() {
         for (bytes, small, large) in [(64, 1, 128), (1_024, 2, 64), (64, 4, 512)] {
-            let full = second(200_000, large, bytes, 1.0);
-            let expected = full.cpu_nanos as f64 / 1e9 / full.acked as f64;
+            let expected = of_a_busy_second(large, bytes, 1.0);
             let seen = of_a_message(&[second(4_000, small, bytes, 1.0); 30], large as f64);
             assert!((seen / expected - 1.0).abs() < 0.02, "{seen} for {expected}");
         }
@@ -164,8 +204,7 @@ mod tests {
             second(30_000, 8, 64, 2.0),
             second(300_000, 256, 64, 2.0),
         ];
-        let full = second(200_000, 128, 64, 2.0);
-        let expected = full.cpu_nanos as f64 / 1e9 / full.acked as f64;
+        let expected = of_a_busy_second(128, 64, 2.0);
         let steady = of_a_message(&loads[..1], 128.0);
         let seen = of_a_message(&loads, 128.0);
         let (off, steady_off) = ((seen - expected).abs(), (steady - expected).abs());
@@ -186,7 +225,10 @@ mod tests {
             requests: 0,
             ..second(1_000, 1, 64, 1.0)
         };
-        assert_eq!(Processor::measure([silent].iter(), &silent), None);
-        assert_eq!(Processor::measure(std::iter::empty(), &Interval::default()), None);
+        assert_eq!(Processor::measure([silent].iter(), &silent, 0.0), None);
+        assert_eq!(
+            Processor::measure(std::iter::empty(), &Interval::default(), 0.0),
+            None
+        );
     }
 }
