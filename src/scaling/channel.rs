@@ -15,8 +15,10 @@ use super::state::State;
 use super::time::Time;
 use super::window::{History, Sample};
 
-/// The time between two changes, and what is looked at in between.
+/// What is looked at before the channel shrinks, and the time between two changes of which one is no growth.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// The same where it grows: what publishers wait for meanwhile costs more than room, and the target delay bounds that anyway.
+const GROWTH_INTERVAL: Duration = Duration::from_secs(2);
 /// Samples of a broker that an interval must have.
 const LEAST_SAMPLES: usize = 2;
 /// Changes smaller than this are not made.
@@ -62,7 +64,7 @@ pub enum ChannelReason {
     Fixed,
     /// It was outside `min` and `max`.
     OutOfBounds,
-    /// Brokers are being added, emptied or restarted.
+    /// Brokers are being emptied or restarted, or added, in which case it may grow.
     Frozen,
     /// The last change is too recent, or there are too few reports since.
     Measuring,
@@ -122,10 +124,10 @@ pub fn decide_channel(policy: &Policy, observed: &Observed, state: &mut State, n
     let staleness = policy.autoscaling.metrics_staleness;
     let histories = state.histories.measured(observed, staleness, now);
     let start = (now - INTERVAL).max(state.channel_changed.unwrap_or_default());
+    let may_change = |interval| state.channel_changed.is_none_or(|at| now.since(at) >= interval);
+    let is_interrupted = observed.rolling_out || observed.draining;
     // Most of the time there is nothing to do: then nothing is summed up either.
-    let due = channel.mode == ChannelMode::Auto
-        && !is_frozen(observed, state)
-        && state.channel_changed.is_none_or(|at| now.since(at) >= INTERVAL);
+    let due = channel.mode == ChannelMode::Auto && !is_interrupted && may_change(GROWTH_INTERVAL);
     let signals = if due {
         Signals::take(&histories, start)
     } else {
@@ -136,13 +138,11 @@ pub fn decide_channel(policy: &Policy, observed: &Observed, state: &mut State, n
         (channel.capacity.max(1), ChannelReason::Fixed)
     } else if channel.within_bounds(from) != from {
         (channel.within_bounds(from), ChannelReason::OutOfBounds)
-    } else if is_frozen(observed, state) {
+    } else if is_interrupted {
         keep(ChannelReason::Frozen)
     } else if histories.len() < observed.ready_brokers() as usize {
         keep(ChannelReason::MetricsMissing)
-    } else if signals.fewest_samples < LEAST_SAMPLES
-        || state.channel_changed.is_some_and(|at| now.since(at) < INTERVAL)
-    {
+    } else if signals.fewest_samples < LEAST_SAMPLES {
         keep(ChannelReason::Measuring)
     } else if !signals.is_standing(channel) && signals.blocked < BLOCKED {
         let known = histories
@@ -165,6 +165,17 @@ pub fn decide_channel(policy: &Policy, observed: &Observed, state: &mut State, n
             None => keep(ChannelReason::CapacityUnknown),
         }
     };
+    // Soon after a change and while brokers are on their way there is only growth: publishers that wait are waiting now.
+    let is_automatic = channel.mode == ChannelMode::Auto && reason != ChannelReason::OutOfBounds;
+    let (capacity, reason) = if !is_automatic || capacity > from {
+        (capacity, reason)
+    } else if are_starting(observed, state) {
+        keep(ChannelReason::Frozen)
+    } else if !may_change(INTERVAL) {
+        keep(ChannelReason::Measuring)
+    } else {
+        (capacity, reason)
+    };
     let decision = ChannelDecision {
         from,
         capacity,
@@ -178,12 +189,10 @@ pub fn decide_channel(policy: &Policy, observed: &Observed, state: &mut State, n
     decision
 }
 
-fn is_frozen(observed: &Observed, state: &State) -> bool {
+/// Whether brokers that were decided on do not serve yet.
+fn are_starting(observed: &Observed, state: &State) -> bool {
     let waiting = state.durable.jump.is_some_and(|jump| jump.ready_since.is_none());
-    observed.rolling_out
-        || observed.draining
-        || waiting
-        || observed.ready_brokers() != observed.current_replicas
+    waiting || observed.ready_brokers() != observed.current_replicas
 }
 
 /// What the channels felt.
