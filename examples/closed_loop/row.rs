@@ -198,6 +198,8 @@ pub(crate) fn predict(
         .args([
             "--rate-per-broker",
             &format!("{rate:.0}"),
+            "--cpu-by",
+            "requests",
             "--start-time",
             &format!("{:.0}ms", start.max(0.1) * 1e3),
         ])

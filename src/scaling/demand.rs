@@ -47,6 +47,9 @@ pub struct Reading {
     pub delay: f64,
     /// Messages a second that publishers were given to send, of those that say so, and what was accepted of them.
     pub told: (f64, f64),
+    /// Most publishers tell, and were given more or less than they sent a moment ago: what they tell is the demand also while it
+    /// happens to be what they send. Only set where it is known what was before.
+    pub known_to_tell: bool,
     /// How many brokers are in it.
     pub brokers: u32,
 }
@@ -110,9 +113,9 @@ impl Reading {
     /// `accepted / (1 - b)`, in messages a second. The true rate of Flink's autoscaler (DS2, OSDI 2018, adapted to
     /// blocked time), with what backpressure hides bounded.
     ///
-    /// Where publishers say what they were given to send and it is not what they sent, that is the demand.
+    /// Where publishers say what they were given to send and it is not what they sent, or lately was not, that is the demand.
     pub fn demand(&self) -> f64 {
-        if self.is_told() {
+        if self.is_told() || self.known_to_tell {
             self.offered()
         } else {
             self.accepted / (1.0 - self.hidden)
@@ -126,8 +129,8 @@ impl Reading {
         self.told.0 + others / (1.0 - self.hidden)
     }
 
-    /// Whether the demand is known from the publishers. As much given as sent says nothing: so it is with those that wait
-    /// until there is room.
+    /// Whether publishers were given more or less than they sent, so that the demand is known from them. As much given as sent
+    /// says nothing: so it is with those that wait until there is room.
     pub fn is_told(&self) -> bool {
         let (offered, accepted) = self.told;
         offered > 0.0 && (offered - accepted).abs() > TOLD * accepted
@@ -146,7 +149,7 @@ impl Reading {
 
     /// Whether blocked time hides so much that the demand is only known to be at least this.
     pub fn is_censored(&self) -> bool {
-        self.hidden >= MOST_HIDDEN && !self.is_told()
+        self.hidden >= MOST_HIDDEN && !self.is_told() && !self.known_to_tell
     }
 }
 
@@ -214,6 +217,21 @@ mod tests {
         assert_eq!(reading(0.5).demand(), 4_800.0);
         assert!(reading(MOST_HIDDEN).demand() <= 24_000.1);
         assert!(reading(MOST_HIDDEN).is_censored() && !reading(0.89).is_censored());
+    }
+
+    #[test]
+    fn as_much_told_as_sent_is_the_demand_only_of_publishers_that_were_seen_to_tell() {
+        let unknown = Reading {
+            told: (2_400.0, 2_400.0),
+            ..reading(MOST_HIDDEN)
+        };
+        assert!(unknown.demand() >= 23_999.9 && unknown.is_censored());
+        let known = Reading {
+            known_to_tell: true,
+            ..unknown
+        };
+        assert_eq!(known.demand(), 2_400.0);
+        assert!(!known.is_censored());
     }
 
     #[test]

@@ -36,8 +36,8 @@ pub(super) struct Uneven {
 }
 
 impl Uneven {
-    /// Looks at the last two reports of every broker; `capacity` is what one can do, messages a second, and `target` the part of it
-    /// that it should.
+    /// Looks at the last two reports of every broker that is to stay: one that is being emptied gets nothing, however much the
+    /// others get. `capacity` is what one can do, messages a second, and `target` the part of it that it should.
     pub(super) fn find(
         observed: &Observed,
         state: &State,
@@ -54,7 +54,11 @@ impl Uneven {
                 total.blocked_fraction() >= SATURATED || filling >= SATURATED * total.accepted as f64;
             Some((name.clone(), total.accepted_rate(), busy, held_back))
         };
-        let loads: Vec<_> = observed.ready().filter_map(|broker| load(&broker.name)).collect();
+        let staying = observed.brokers.iter().take(observed.current_replicas as usize);
+        let loads: Vec<_> = staying
+            .filter(|broker| broker.ready)
+            .filter_map(|broker| load(&broker.name))
+            .collect();
         let (name, most, busy, held_back) = loads.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
         let others = || loads.iter().filter(|(other, ..)| other != name);
         let count = others().count() as f64;

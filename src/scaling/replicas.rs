@@ -252,6 +252,18 @@ fn propose(view: &View<'_>, state: &State, phase: Phase) -> Proposal {
     if view.uneven.is_some() && proposal.replicas >= current {
         return stay(Reason::HotPartition, basis);
     }
+    // A load that fell and rises again has a low mean: what is needed now is not taken away.
+    if proposal.replicas < current
+        && let Some(recent) = view.recent.filter(|recent| recent.demand() > basis.demand)
+    {
+        let basis = basis_of(Some(recent), view.capacity_mean);
+        let needed = size(view, basis, Reason::Unsettled);
+        return if needed.replicas >= current {
+            stay(Reason::Unsettled, basis)
+        } else {
+            needed
+        };
+    }
     // What the model says of a load at which nobody was ever held back is too little to add brokers for.
     let known = state.durable.seen.is_limit() || basis.reading.hidden >= FELT;
     if known || proposal.replicas <= current {

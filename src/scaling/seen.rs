@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::demand::{MOSTLY, SATURATED};
+use super::policy::{ChannelMode, ChannelPolicy};
 use super::time::Time;
 use super::window::{History, Sample};
 
@@ -20,6 +21,8 @@ const THROUGHOUT: f64 = 0.9;
 const NOTABLE: f64 = 0.02;
 /// How much more than a limit must be carried with nobody held back to show that it was none.
 const BEYOND: f64 = 0.1;
+/// The part of what the target delay allows below which a channel is small.
+const SMALL: f64 = 0.5;
 /// How far a CPU quota must move for what was seen to count no more.
 const OTHER_QUOTA: f64 = 0.1;
 /// In what time the excess over the model halves, and in what steps.
@@ -59,8 +62,11 @@ impl Seen {
         self.firm
     }
 
-    /// Takes in a broker's newest sample. `target_delay` is how long a message may wait in the channel.
-    pub fn learn(&mut self, history: &History, target_delay: Duration) {
+    /// Takes in a broker's newest sample.
+    ///
+    /// A channel that may grow by much holds publishers to small requests, with which a broker does less than it can: then
+    /// nothing is learned of its limit.
+    pub fn learn(&mut self, history: &History, channel: &ChannelPolicy) {
         let Some(newest) = history.latest(0) else { return };
         let quota = newest.gauges.cpu_quota_nanos;
         if quota > 0 && self.cpu_quota_nanos > 0 && !near(quota, self.cpu_quota_nanos) {
@@ -72,7 +78,7 @@ impl Seen {
         if quota > 0 && self.cpu_quota_nanos == 0 {
             self.cpu_quota_nanos = quota;
         }
-        if let Some(lately) = Lately::of(history, target_delay) {
+        if let Some(lately) = Lately::of(history, channel) {
             let held_back = lately.held_back;
             self.limit |= held_back;
             self.firm |= lately.firmly;
@@ -93,6 +99,7 @@ impl Seen {
             sample.is_at_its_limit()
                 && sample.interval.blocked_fraction() >= THROUGHOUT
                 && sample.interval.acked > 0
+                && !is_small(channel, sample)
         };
         let two = history
             .newest(2)
@@ -137,7 +144,7 @@ struct Lately {
 
 impl Lately {
     /// `None` where there are too few reports with the present CPU quota.
-    fn of(history: &History, target_delay: Duration) -> Option<Self> {
+    fn of(history: &History, channel: &ChannelPolicy) -> Option<Self> {
         let (mut nanos, mut acked, mut highest) = (0_u64, 0_u64, 0.0_f64);
         let (mut held_back, mut firmly) = (true, true);
         let quota = history.latest(0)?.gauges.cpu_quota_nanos;
@@ -149,8 +156,8 @@ impl Lately {
             nanos = nanos.saturating_add(interval.nanos);
             acked = acked.saturating_add(interval.acked);
             highest = highest.max(interval.acked_rate());
-            let waiting = u128::from(sample.gauges.sojourn_min_nanos) > target_delay.as_nanos();
-            let busy = sample.is_at_its_limit() && interval.acked > 0;
+            let waiting = u128::from(sample.gauges.sojourn_min_nanos) > channel.target_queue_delay.as_nanos();
+            let busy = sample.is_at_its_limit() && interval.acked > 0 && !is_small(channel, sample);
             held_back &= busy && (waiting || interval.blocked_fraction() >= SATURATED);
             firmly &= busy && (waiting || interval.blocked_fraction() >= MOSTLY);
             if nanos >= SUSTAINED_NANOS {
@@ -164,6 +171,18 @@ impl Lately {
         }
         None
     }
+}
+
+/// Whether the channel may grow to far more than it is: to what is acknowledged within the target delay, as far as `max` and the
+/// memory allow. Only of brokers that count requests is it known what that does for them.
+fn is_small(channel: &ChannelPolicy, sample: &Sample) -> bool {
+    let interval = &sample.interval;
+    let by_delay = interval.acked_rate() * channel.target_queue_delay.as_secs_f64();
+    let by_memory = channel.max_inflight_bytes as f64 * interval.acked as f64 / interval.acked_bytes as f64;
+    let largest = by_delay.min(f64::from(channel.largest_batch())).min(by_memory);
+    channel.mode == ChannelMode::Auto
+        && interval.requests > 0
+        && (sample.gauges.channel_capacity as f64) < SMALL * largest
 }
 
 fn near(quota: u64, before: u64) -> bool {

@@ -99,9 +99,7 @@ impl State {
             if let Some(sample) = history.latest(0) {
                 self.durable.correction.learn(sample);
             }
-            self.durable
-                .seen
-                .learn(history, policy.channel.target_queue_delay);
+            self.durable.seen.learn(history, &policy.channel);
         }
         let correction = self.durable.correction;
         self.durable.seen.fade(now, || {

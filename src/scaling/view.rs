@@ -16,7 +16,7 @@ use super::window::History;
 
 /// Seconds of reports that a mean must cover to be acted on.
 pub(super) const SHORTEST_MEAN: f64 = 30.0;
-/// Seconds of reports over which noise evens out well enough to correct a jump by.
+/// Seconds of reports over which noise evens out well enough to correct a jump by, or to keep a broker for.
 const EVENED_OUT: f64 = 10.0;
 /// The part of what the brokers can do from which a demand has crept up to it, rather than jumped beyond it.
 const CREPT: f64 = 0.85;
@@ -39,6 +39,8 @@ pub(super) struct View<'a> {
     /// Over the window, and how many seconds of it there are.
     pub(super) mean: Option<Reading>,
     pub(super) mean_seconds: f64,
+    /// Over the end of the window.
+    pub(super) recent: Option<Reading>,
     /// What a broker can do, by the last two reports and by the window.
     pub(super) capacity_now: Option<f64>,
     pub(super) capacity_mean: Option<f64>,
@@ -86,7 +88,7 @@ impl<'a> View<'a> {
         ))
         .or(capacity_mean);
         let mean_seconds = state.histories.span_since(state.mean_from).as_secs_f64();
-        let latest = [0, 1, 2].map(|back| {
+        let mut latest = [0, 1, 2].map(|back| {
             Reading::take(
                 &measured,
                 |history| history.newest(back + 1).skip(back),
@@ -101,12 +103,18 @@ impl<'a> View<'a> {
                 .then(|| Reading::take(&all, samples, capacity_now, Some(span)))
                 .flatten()
         });
+        let recent_from = (now - Duration::from_secs_f64(EVENED_OUT)).max(state.mean_from);
+        let recent_seconds = state.histories.span_since(recent_from).as_secs_f64();
         let before = Reading::take(
             &measured,
             |history| history.newest(13).skip(3),
             capacity_now,
             None,
         );
+        let known_to_tell = latest.iter().flatten().chain(&before).any(Reading::is_told);
+        for reading in latest.iter_mut().flatten() {
+            reading.known_to_tell = known_to_tell && reading.do_tell();
+        }
         let plausible = before
             .zip(capacity_now)
             .filter(|(before, capacity)| {
@@ -133,6 +141,12 @@ impl<'a> View<'a> {
                 (mean_seconds > 0.0).then_some(mean_seconds),
             ),
             mean_seconds,
+            recent: Reading::take(
+                &all,
+                |history| history.since(recent_from),
+                capacity_mean,
+                (recent_seconds > 0.0).then_some(recent_seconds),
+            ),
             capacity_now,
             capacity_mean,
             since_jump,

@@ -3,7 +3,7 @@
 use super::checked::Checked;
 use super::policies::{MODES, edit};
 use crate::input::Input;
-use crate::scaling::simulation::{BrokerModel, Builtin, Cluster, Event, Load, Publishers};
+use crate::scaling::simulation::{BrokerModel, Builtin, Cluster, Event, Load, Publishers, Work};
 use crate::scaling::{Policy, Time};
 
 /// The most brokers.
@@ -22,8 +22,15 @@ pub(super) fn run(input: &mut Input<'_>) {
     let publishers = [Publishers::Queue, Publishers::QueueSilently, Publishers::GiveUp];
     let model = BrokerModel {
         publishers: input.one_of(publishers),
-        framed: input.flag(),
         ..BrokerModel::new(RATE)
+    };
+    let model = match input.byte() % 3 {
+        0 => model,
+        1 => BrokerModel {
+            work: Work::Frames,
+            ..model
+        },
+        _ => model.by_requests(policy.channel.capacity),
     };
     let mut cluster = Cluster::new(model, input.between32(1, BROKERS));
     let mut event = Load::Builtin(Builtin::Flat, RATE).event(0.0);

@@ -63,9 +63,12 @@ pub struct Arguments {
     /// that only watches is taken for Auto. Unless given, the defaults with 2 to 30 brokers.
     #[arg(long, value_name = "FILE", env = "SLUICE_SIMULATE_SPEC")]
     pub(super) spec: Option<PathBuf>,
-    /// Messages a second that a broker can do.
+    /// Messages a second that a broker can do, with the channel that it begins with.
     #[arg(long, value_name = "N", env = "SLUICE_SIMULATE_RATE_PER_BROKER", default_value_t = 1000.0, value_parser = rate)]
     pub(super) rate_per_broker: f64,
+    /// What a broker's CPU time goes by.
+    #[arg(long, value_enum, env = "SLUICE_SIMULATE_CPU_BY", default_value_t)]
+    pub(super) cpu_by: CpuByArgument,
     /// What a broker takes from the decision to Ready.
     #[arg(long, value_name = "DURATION", env = "SLUICE_SIMULATE_START_TIME", default_value = "15s", value_parser = duration)]
     pub(super) start_time: Duration,
@@ -98,6 +101,16 @@ pub struct Arguments {
         default_value = "simulation"
     )]
     pub(super) out: PathBuf,
+}
+
+/// What a broker's CPU time goes by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum CpuByArgument {
+    /// Messages: what a broker can do is the same with any channel that its commits can fill.
+    #[default]
+    Messages,
+    /// Requests, which hold more messages where the channel is larger: what a broker can do grows with it.
+    Requests,
 }
 
 /// What publishers do with messages for which they have no credit.

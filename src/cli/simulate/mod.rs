@@ -14,6 +14,7 @@ mod work;
 use std::path::Path;
 
 pub use arguments::Arguments;
+use arguments::CpuByArgument;
 
 use super::Failure;
 use crate::scaling::Policy;
@@ -91,13 +92,18 @@ fn loads(arguments: &Arguments) -> Result<Vec<Load>, Failure> {
 
 fn scenario(arguments: &Arguments, load: Load) -> Result<Scenario, Failure> {
     let (policy, spec_replicas) = policy(arguments)?;
+    let broker = BrokerModel {
+        publishers: arguments.publishers.model(),
+        ..BrokerModel::new(arguments.rate_per_broker)
+    };
+    let broker = match arguments.cpu_by {
+        CpuByArgument::Messages => broker,
+        CpuByArgument::Requests => broker.by_requests(policy.channel.capacity),
+    };
     let mut scenario = Scenario {
         load,
         policy,
-        broker: BrokerModel {
-            publishers: arguments.publishers.model(),
-            ..BrokerModel::new(arguments.rate_per_broker)
-        },
+        broker,
         replicas: 1,
         start_seconds: arguments.start_time.as_secs_f64(),
         drain_seconds: arguments.drain_time.as_secs_f64(),

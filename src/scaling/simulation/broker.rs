@@ -3,13 +3,14 @@
 //! A fluid: messages are amounts, time goes in small steps. A step moves what publishers offer into the bounded channel
 //! as far as there is room (that is what credit is), and out of it at the rate that the CPU and the log allow.
 
+use super::work::Work;
 use crate::scaling::{BrokerCounters, BrokerGauges};
 
 const SECOND: f64 = 1e9;
 /// How far apart the boot ids of a broker's restarts are, so that no other broker has them.
 const RESTARTED: u64 = 1 << 32;
 /// Publish streams at each broker.
-const STREAMS: f64 = 8.0;
+pub(super) const STREAMS: f64 = 8.0;
 /// Less than this is nothing.
 const EPSILON: f64 = 1e-6;
 
@@ -28,14 +29,14 @@ pub enum Publishers {
 /// What a broker is like.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BrokerModel {
-    /// Messages a second that its CPU allows.
+    /// Messages a second that its CPU allows, in requests as large as they get.
     pub rate: f64,
     /// CPU limit, in cores.
     pub cores: f64,
     /// Cores that it uses without any load.
     pub idle_cores: f64,
-    /// Small loads come in small frames, each of which costs CPU: see `used_cores`.
-    pub framed: bool,
+    /// What its CPU time goes by.
+    pub work: Work,
     /// Seconds that a commit (fdatasync) takes.
     pub commit_seconds: f64,
     /// Seconds that encoding and writing a message takes.
@@ -53,7 +54,7 @@ impl BrokerModel {
             rate,
             cores: 0.2,
             idle_cores: 0.0,
-            framed: false,
+            work: Work::default(),
             commit_seconds: 0.001,
             append_seconds: 2e-6,
             message_bytes: 256,
@@ -61,25 +62,11 @@ impl BrokerModel {
         }
     }
 
-    /// Cores used at `load`, a part of the most that its CPU allows.
-    ///
-    /// Where it is `framed`, there are as many frames as messages up to a fifth of the most, and from there on fewer, each
-    /// with more messages in it, as was seen with a real broker of 0.2 cores: a fifth of the load costs 90 % of them.
-    fn used_cores(&self, load: f64) -> f64 {
-        let part = if self.framed {
-            let frames = load.min(0.2) - (load - 0.2).max(0.0) / 12.0;
-            0.46 * load + 4.04 * frames
-        } else {
-            load
-        };
-        self.idle_cores + part * (self.cores - self.idle_cores)
-    }
-
     /// Messages a second with a commit that takes `commit_seconds` and a channel of `capacity`: the smaller one of what
     /// the CPU and the log allow. A commit takes at most what the channel holds.
     fn most(&self, commit_seconds: f64, capacity: f64) -> f64 {
         let log = capacity / (commit_seconds + capacity * self.append_seconds);
-        self.rate.min(log)
+        self.by_cpu(capacity).min(log)
     }
 }
 
@@ -110,8 +97,8 @@ pub struct Broker {
     used: f64,
     /// Messages that publishers were given and have not told of yet.
     untold: f64,
-    /// Fractions of messages that are not counted yet.
-    rest: [f64; 3],
+    /// Fractions of messages and requests that are not counted yet.
+    rest: [f64; 4],
 }
 
 /// What comes to a broker in a step, and what it is in.
@@ -152,7 +139,7 @@ impl Broker {
             most_wait: 0.0,
             used: 0.0,
             untold: 0.0,
-            rest: [0.0; 3],
+            rest: [0.0; 4],
         }
     }
 
@@ -220,7 +207,7 @@ impl Broker {
         let nanos = |seconds: f64| (seconds * SECOND).round() as u64;
         let counters = &mut self.counters;
         counters.uptime_nanos += nanos(step.seconds);
-        let [accepted_rest, acked_rest, offered_rest] = &mut self.rest;
+        let [accepted_rest, acked_rest, offered_rest, requests_rest] = &mut self.rest;
         let taken = whole(accepted, accepted_rest);
         counters.accepted_messages += taken;
         if model.publishers == Publishers::Queue {
@@ -237,14 +224,21 @@ impl Broker {
         counters.acked_messages += messages;
         counters.acked_bytes += messages * model.message_bytes;
         // A commit takes whatever waits; while one runs, the next batch fills.
-        let commits = acked.min(step.seconds / commit.max(EPSILON));
+        let used = model.used(
+            acked / step.seconds,
+            (step.capacity, step.health),
+            self.waiting > EPSILON,
+        );
+        let commits = acked
+            .min(step.seconds / commit.max(EPSILON))
+            .min(used.commits * step.seconds);
         counters.commits += commits.ceil() as u64;
         counters.commit_nanos += nanos(commits.ceil() * commit);
         counters.append_nanos += nanos(acked * model.append_seconds);
-        let load = acked / (model.rate * step.health * step.seconds).max(EPSILON);
-        let cores = model.used_cores(load);
-        counters.cpu_nanos += nanos(cores * step.seconds);
-        self.used += cores * step.seconds;
+        counters.cpu_nanos += nanos(used.cores * step.seconds);
+        counters.delivered_messages += messages;
+        counters.requests += whole(used.requests * step.seconds, requests_rest);
+        self.used += used.cores * step.seconds;
         self.acked += acked;
         self.unconsumed += acked * (1.0 - step.consumed);
         if step.consumed < 1.0 {
@@ -345,23 +339,5 @@ mod tests {
         let model = BrokerModel::new(10_000.0);
         assert_eq!(model.most(0.001, 128.0), 10_000.0);
         assert!((model.most(0.3, 128.0) - 128.0 / (0.3 + 128.0 * 2e-6)).abs() < 1e-6);
-    }
-
-    #[test]
-    fn frames_cost_most_of_the_cpu_of_a_small_load() {
-        let model = BrokerModel {
-            framed: true,
-            ..BrokerModel::new(7_500.0)
-        };
-        assert!(
-            (model.used_cores(0.2) - 0.18).abs() < 1e-3,
-            "{}",
-            model.used_cores(0.2)
-        );
-        assert!(
-            (model.used_cores(1.0) - 0.2).abs() < 1e-3,
-            "{}",
-            model.used_cores(1.0)
-        );
     }
 }

@@ -11,6 +11,7 @@ mod noise;
 pub mod policies;
 mod run;
 mod trace;
+mod work;
 
 pub use broker::{BrokerModel, Publishers};
 pub use cluster::Cluster;
@@ -19,6 +20,7 @@ pub use load::{Builtin, Event, Load};
 pub use policies::PolicyKind;
 pub use run::{Act, Moment, Outcome, Scenario, simulate};
 pub use trace::{Trace, TraceError};
+pub use work::Work;
 
 #[cfg(test)]
 mod tests;

@@ -61,6 +61,29 @@ fn a_step_is_answered_within_five_seconds_by_one_action_to_the_right_number() {
 }
 
 #[test]
+fn a_step_is_sized_by_what_brokers_can_do_once_their_channels_have_grown() {
+    for seed in 0..5 {
+        let mut scenario = scenario(Builtin::Step);
+        scenario.policy.channel.capacity = 512;
+        // As fast as real ones: with a broker of 1000/s the target delay holds too few messages for requests of any size.
+        scenario.load = Load::Builtin(Builtin::Step, 60_000.0);
+        scenario.broker = BrokerModel::new(60_000.0).by_requests(512);
+        let right = scenario.ideal(420_000.0, 1.0);
+        assert!(right < 10, "more than twice as much with a large channel");
+        let outcome = simulate(&scenario, PolicyKind::Sluice, seed, true);
+        let most = outcome.figures.max_replicas as u32;
+        assert!(most.abs_diff(right) <= 1, "{seed}: {right}, {:?}", outcome.acts);
+        assert_eq!(outcome.figures.reversals, 0.0, "{seed}: {:?}", outcome.acts);
+        let settled = outcome.timeline.iter().skip(400);
+        assert!(
+            settled.clone().all(|moment| moment.delay < 1.0),
+            "{seed}: {:?}",
+            outcome.acts
+        );
+    }
+}
+
+#[test]
 fn noise_alone_causes_no_action() {
     for publishers in [Publishers::Queue, Publishers::GiveUp] {
         for seed in 0..5 {
@@ -71,6 +94,74 @@ fn noise_alone_causes_no_action() {
                 false,
             );
             assert_eq!(outcome.acts, [], "{publishers:?} {seed}");
+        }
+    }
+}
+
+/// Two hills of 90 s from 27,000/s to 136,000/s, for brokers that do so many messages a second, and a short memory for going down.
+fn hills(rate: f64) -> Scenario {
+    let mut scenario = scenario(Builtin::Flat);
+    let mut text = "second,messages_per_second\n".to_owned();
+    for second in 0..180 {
+        let height = (1.0 - f64::cos(f64::from(second) / 90.0 * std::f64::consts::TAU)) / 2.0;
+        text.push_str(&format!("{second},{}\n", 27_000.0 + 109_000.0 * height));
+    }
+    scenario.load = Load::Trace(Trace::parse(&text).unwrap());
+    scenario.broker = BrokerModel::new(rate);
+    scenario.policy.autoscaling.min_replicas = 1;
+    scenario.policy.autoscaling.max_replicas = 4;
+    scenario
+        .policy
+        .autoscaling
+        .behavior
+        .scale_down
+        .stabilization_window = std::time::Duration::from_secs(30);
+    scenario.replicas = 1;
+    scenario.start_seconds = 3.0;
+    scenario.noise = 0.02;
+    scenario
+}
+
+#[test]
+fn nothing_is_removed_that_a_load_which_rises_again_needs() {
+    for rate in [70_000.0, 80_000.0, 90_000.0, 100_000.0, 120_000.0] {
+        for seed in 0..3 {
+            let scenario = hills(rate);
+            let outcome = simulate(&scenario, PolicyKind::Sluice, seed, false);
+            for act in outcome.acts.iter().filter(|act| act.to < act.from) {
+                let needed = scenario.ideal(scenario.load.at(act.second as f64), 1.0);
+                assert!(
+                    act.to >= needed,
+                    "{rate} {seed}: {act:?} where {needed} are needed"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_drain_of_the_second_of_two_brokers_is_given_up_for_an_overload() {
+    for publishers in [Publishers::Queue, Publishers::GiveUp] {
+        let mut scenario = hills(80_000.0);
+        scenario.broker.publishers = publishers;
+        let mut autoscaler = PolicyKind::Sluice.start(&scenario.policy, scenario.objective);
+        let mut cluster = Cluster::new(scenario.broker, 2);
+        cluster.drain_seconds = 60.0;
+        for second in 0..150 {
+            // Somebody takes the second broker away, and then it is needed.
+            if second == 100 {
+                cluster.desired = 1;
+            }
+            let rate = if second < 110 { 60_000.0 } else { 130_000.0 };
+            cluster.serve(|_| rate, &calm());
+            let decided = autoscaler.decide(&cluster);
+            if second >= 100 {
+                cluster.desired = cluster.desired.max(decided.replicas);
+            }
+            cluster.follow();
+            if second == 116 {
+                assert!(cluster.desired >= 2, "{publishers:?}: {}", decided.message);
+            }
         }
     }
 }

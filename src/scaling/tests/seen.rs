@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::model::Model;
-use crate::scaling::simulation::Publishers;
+use crate::scaling::simulation::{Publishers, Work};
 use crate::scaling::*;
 
 /// 7500/s a broker; 1500/s take 90 % of the CPU already.
 fn framed(replicas: u32) -> Model {
     let mut model = Model::new(replicas);
-    model.model.framed = true;
+    model.model.work = Work::Frames;
     model.model.rate = 7_500.0;
     model.start_seconds = 5.0;
     model.policy.autoscaling.max_replicas = 10;
@@ -144,10 +144,11 @@ fn what_was_seen_fades_within_hours_but_never_below_the_model() {
 }
 
 /// What is decided for a broker whose CPU is used up by 10,000 messages a second in requests of 40, while publishers are
-/// held back for this part of the time.
-fn busy_with_small_requests(blocked: f64) -> Decision {
+/// held back for this part of the time by a channel of so many messages.
+fn busy_with_small_requests(blocked: f64, (channel, mode): (u64, ChannelMode)) -> Decision {
     let mut policy = Policy::default();
     policy.autoscaling.mode = Mode::Auto;
+    policy.channel.mode = mode;
     let mut state = State::new(Time::from_millis(0));
     let mut decision = None;
     for second in 1..=20_u64 {
@@ -169,7 +170,7 @@ fn busy_with_small_requests(blocked: f64) -> Decision {
         };
         let gauges = BrokerGauges {
             cpu_quota_nanos: 200_000_000,
-            channel_capacity: 1_024,
+            channel_capacity: channel,
             publish_streams: 1,
             ..BrokerGauges::default()
         };
@@ -196,11 +197,29 @@ fn busy_with_small_requests(blocked: f64) -> Decision {
 
 #[test]
 fn publishers_that_are_held_back_a_little_do_not_make_small_requests_the_most_a_broker_can_do() {
-    let capacity = |blocked| busy_with_small_requests(blocked).inputs.capacity_per_broker;
+    let large = (1_024, ChannelMode::Auto);
+    let capacity = |blocked| {
+        busy_with_small_requests(blocked, large)
+            .inputs
+            .capacity_per_broker
+    };
     assert!(capacity(0.19) > Some(12_000), "{:?}", capacity(0.19));
     assert!(
         (9_900..=10_100).contains(&capacity(0.95).unwrap()),
         "{:?}",
         capacity(0.95)
     );
+}
+
+#[test]
+fn a_channel_that_may_still_grow_tells_nothing_of_the_most_that_a_broker_can_do() {
+    let capacity = |channel, mode| {
+        busy_with_small_requests(0.95, (channel, mode))
+            .inputs
+            .capacity_per_broker
+    };
+    // The target delay allows 1000 messages at 10,000/s.
+    assert!(capacity(128, ChannelMode::Auto) > Some(12_000));
+    assert!(capacity(600, ChannelMode::Auto) <= Some(10_100));
+    assert!(capacity(128, ChannelMode::Fixed) <= Some(10_100));
 }
