@@ -13,8 +13,10 @@ use crate::scaling::{
 
 /// Every so many steps, what is dear to check is checked.
 const SOMETIMES: u64 = 16;
-/// How long at least lies between two changes of the channel's capacity.
+/// How long at least lies between a change of the channel's capacity and one that makes it smaller.
 const CHANNEL_INTERVAL: Duration = Duration::from_secs(5);
+/// The same where it grows.
+const GROWTH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The loops' memory, and beside it what of the past the checks need.
 pub(super) struct Checked {
@@ -230,10 +232,13 @@ impl Checked {
             assert!(!observed.rolling_out && !observed.draining, "{decision}");
             let most = u64::from(from) * u64::from(policy.max_change_percent) / 100;
             assert!(u64::from(from.abs_diff(to)) <= most.max(1), "{decision}");
-            let quiet = self
-                .channel_changed
-                .is_none_or(|at| now.since(at) >= CHANNEL_INTERVAL);
+            let grows = to > from;
+            let interval = if grows { GROWTH_INTERVAL } else { CHANNEL_INTERVAL };
+            let quiet = self.channel_changed.is_none_or(|at| now.since(at) >= interval);
             assert!(quiet, "{decision}");
+            // While brokers are on their way it may only grow.
+            let all_here = observed.ready_brokers() == observed.current_replicas;
+            assert!(grows || all_here, "{decision}");
         }
         if decision.changes() {
             self.channel_changed = Some(now);

@@ -326,7 +326,13 @@ async fn a_copy_that_nobody_wants_any_more_is_dropped_without_being_sealed() {
         from_control_address: "a".into(),
     };
     assert!(!moved.b.copy(&request).await.unwrap().done);
-    let here = |epoch| moved.b.held().into_iter().find(|held| held.entry == entry(0, epoch));
+    let here = |epoch| {
+        moved
+            .b
+            .held()
+            .into_iter()
+            .find(|held| held.entry == entry(0, epoch))
+    };
     assert!(here(1).unwrap().sealed, "nothing is appended to it");
     assert!(!here(2).unwrap().sealed);
     moved.b.drop_entry(&entry(0, 1)).await.unwrap();
