@@ -23,7 +23,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(crate) const SMALL_PERCENT: u64 = 40;
 /// Publishers of each load.
 const PUBLISHERS: &str = "6";
-/// For how many seconds one broker is saturated to see what it can do.
+/// How many seconds of a saturated broker are looked at to see what it can do. The load goes on for one more, since its last second may
+/// have no line of its own.
 const SATURATED: usize = 12;
 /// Of that, what does not count.
 const WARM_UP: usize = 4;
@@ -167,7 +168,7 @@ impl Stage {
         self.brokers()
             .patch(BROKER, &PatchParams::default(), &Patch::Merge(alone))
             .await?;
-        let duration = format!("--duration={SATURATED}s");
+        let duration = format!("--duration={}s", SATURATED + 1);
         self.start_load(&["--rate=0", &duration, "--subscribers=2", "--producer-id=trial"])
             .await?;
         let mut lines = self.load_lines().await?;
