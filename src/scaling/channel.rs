@@ -142,39 +142,18 @@ pub fn decide_channel(policy: &Policy, observed: &Observed, state: &mut State, n
         keep(ChannelReason::Frozen)
     } else if histories.len() < observed.ready_brokers() as usize {
         keep(ChannelReason::MetricsMissing)
-    } else if signals.fewest_samples < LEAST_SAMPLES {
-        keep(ChannelReason::Measuring)
-    } else if !signals.is_standing(channel) && signals.blocked < BLOCKED {
-        let known = histories
-            .iter()
-            .any(|history| history.newest(usize::MAX).any(|sample| sample.interval.acked > 0));
-        keep(if known {
-            ChannelReason::Steady
+    } else {
+        let judged = judge(channel, from, &signals, &histories, state);
+        // Soon after a change and while brokers are on their way there is only growth: publishers that wait are waiting now.
+        if judged.0 > from {
+            judged
+        } else if are_starting(observed, state) {
+            keep(ChannelReason::Frozen)
+        } else if !may_change(INTERVAL) {
+            keep(ChannelReason::Measuring)
         } else {
-            ChannelReason::CapacityUnknown
-        })
-    } else {
-        let estimate = super::capacity::estimate(
-            &histories,
-            |history| history.since(Time::default()),
-            channel,
-            state.durable.correction,
-        );
-        match estimate {
-            Some(mu) => resize(channel, from, (&signals, Window::take(&histories)), mu.per_broker),
-            None => keep(ChannelReason::CapacityUnknown),
+            judged
         }
-    };
-    // Soon after a change and while brokers are on their way there is only growth: publishers that wait are waiting now.
-    let is_automatic = channel.mode == ChannelMode::Auto && reason != ChannelReason::OutOfBounds;
-    let (capacity, reason) = if !is_automatic || capacity > from {
-        (capacity, reason)
-    } else if are_starting(observed, state) {
-        keep(ChannelReason::Frozen)
-    } else if !may_change(INTERVAL) {
-        keep(ChannelReason::Measuring)
-    } else {
-        (capacity, reason)
     };
     let decision = ChannelDecision {
         from,
@@ -187,6 +166,42 @@ pub fn decide_channel(policy: &Policy, observed: &Observed, state: &mut State, n
         state.channel_changed = Some(now);
     }
     decision
+}
+
+/// What the reports alone speak for.
+fn judge(
+    channel: &ChannelPolicy,
+    from: u32,
+    signals: &Signals,
+    histories: &[&History],
+    state: &State,
+) -> (u32, ChannelReason) {
+    if signals.fewest_samples < LEAST_SAMPLES {
+        return (from, ChannelReason::Measuring);
+    }
+    if !signals.is_standing(channel) && signals.blocked < BLOCKED {
+        let known = histories
+            .iter()
+            .any(|history| history.newest(usize::MAX).any(|sample| sample.interval.acked > 0));
+        return (
+            from,
+            if known {
+                ChannelReason::Steady
+            } else {
+                ChannelReason::CapacityUnknown
+            },
+        );
+    }
+    let estimate = super::capacity::estimate(
+        histories,
+        |history| history.since(Time::default()),
+        channel,
+        state.durable.correction,
+    );
+    match estimate {
+        Some(mu) => resize(channel, from, (signals, Window::take(histories)), mu.per_broker),
+        None => (from, ChannelReason::CapacityUnknown),
+    }
 }
 
 /// Whether brokers that were decided on do not serve yet.

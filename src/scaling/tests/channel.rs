@@ -279,6 +279,30 @@ fn missing_reports_change_nothing() {
 }
 
 #[test]
+fn what_holds_it_is_said_also_right_after_a_change() {
+    let changes: [(ChannelReason, Change); 3] = [
+        (ChannelReason::Frozen, |observed| observed.draining = true),
+        (ChannelReason::Frozen, |observed| observed.rolling_out = true),
+        (ChannelReason::MetricsMissing, |observed| {
+            observed.current_replicas = 3;
+            observed.brokers.push(ObservedBroker {
+                name: "orders-2".into(),
+                ready: true,
+                report: None,
+                hottest: None,
+            });
+        }),
+    ];
+    for (reason, change) in changes {
+        let mut channels = Channels::new();
+        channels.run(5, CALM);
+        while !channels.tick(BURST).changes() {}
+        change(&mut channels.observed);
+        assert_eq!(channels.tick(BURST).reason, reason);
+    }
+}
+
+#[test]
 fn a_fixed_channel_and_one_out_of_bounds_are_as_configured() {
     let mut channels = Channels::new();
     channels.observed.channel_capacity = 10;
