@@ -56,7 +56,13 @@ async fn run() -> Result<()> {
         for durability in [Durability::Fsync, Durability::Memory] {
             for consumers in CONSUMERS {
                 for bytes in [64, 1_024, 16_384] {
-                    broker(millicores, durability, (consumers, bytes), seconds).await?;
+                    let case = Case {
+                        millicores,
+                        durability,
+                        consumers,
+                        bytes,
+                    };
+                    case.measure(seconds).await?;
                 }
             }
         }
@@ -68,124 +74,107 @@ async fn run() -> Result<()> {
     Ok(())
 }
 
-/// One broker: saturated, then the three loads.
-async fn broker(
+/// A broker, and what its load is like.
+struct Case {
     millicores: u64,
     durability: Durability,
-    (consumers, bytes): (u64, u64),
-    seconds: u64,
-) -> Result<()> {
-    let load = |rate| Load {
-        rate,
-        bytes,
-        consumers,
-        seconds,
-    };
-    let broker = Broker::start(millicores, durability, CHANNEL)?;
-    let mut reports = Reports::of(broker.control).await?;
-    let saturated = measure(&broker, &mut reports, &load(0)).await?;
-    let most = saturated.interval.acked_rate();
-    for part in PARTS {
-        // What was queued is gone, and so is what the disk had to write behind it.
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let rate = ((most * part as f64 / 100.0) as u64).max(1);
-        let measured = measure(&broker, &mut reports, &load(rate)).await?;
-        print(
-            millicores,
-            durability,
-            (consumers, bytes),
-            &part.to_string(),
-            &measured,
-            most,
-        );
-    }
-    print(
-        millicores,
-        durability,
-        (consumers, bytes),
-        "saturated",
-        &saturated,
-        most,
-    );
-    Ok(())
+    consumers: u64,
+    bytes: u64,
 }
 
-struct Load {
-    rate: u64,
-    bytes: u64,
-    consumers: u64,
-    seconds: u64,
+impl Case {
+    /// The broker saturated, then under the three loads.
+    async fn measure(&self, seconds: u64) -> Result<()> {
+        let broker = Broker::start(self.millicores, self.durability, CHANNEL)?;
+        let mut reports = Reports::of(broker.control).await?;
+        let saturated = self.load(&broker, &mut reports, 0, seconds).await?;
+        let most = saturated.interval.acked_rate();
+        for part in PARTS {
+            // What was queued is gone, and so is what the disk had to write behind it.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let rate = ((most * part as f64 / 100.0) as u64).max(1);
+            let measured = self.load(&broker, &mut reports, rate, seconds).await?;
+            self.print(&part.to_string(), &measured, most);
+        }
+        self.print("saturated", &saturated, most);
+        Ok(())
+    }
+
+    /// Runs a load, and decides on each report with a memory that began with it.
+    async fn load(
+        &self,
+        broker: &Broker,
+        reports: &mut Reports,
+        rate: u64,
+        seconds: u64,
+    ) -> Result<Measured> {
+        let arguments = [
+            "--rate",
+            &rate.to_string(),
+            "--size",
+            &self.bytes.to_string(),
+            "--publishers",
+            PUBLISHERS,
+            "--duration",
+            &format!("{}s", seconds + 2),
+        ]
+        .map(str::to_owned);
+        let running = broker.load(self.consumers, &arguments)?;
+        let mut policy = Policy::default();
+        policy.autoscaling.mode = Mode::Recommend;
+        policy.channel.mode = ChannelMode::Fixed;
+        policy.channel.capacity = CHANNEL;
+        let mut state = State::new(now());
+        let mut first: Option<BrokerCounters> = None;
+        let mut measured = Measured {
+            interval: Interval::default(),
+            estimate: None,
+        };
+        // The first two seconds are the load's start.
+        for second in 0..seconds + 2 {
+            let (_, report) = reports.next().await?;
+            if second < 2 {
+                first = Some(report.counters);
+                continue;
+            }
+            let decision = decide(&policy, &observed(report, CHANNEL), &mut state, report.received);
+            measured.estimate = decision.inputs.capacity_per_broker;
+            if let Some(interval) = first
+                .as_ref()
+                .and_then(|first| difference(first, &report.counters))
+            {
+                measured.interval = interval;
+            }
+        }
+        running.lines().await?;
+        Ok(measured)
+    }
+
+    fn print(&self, part: &str, measured: &Measured, most: f64) {
+        let Self {
+            millicores,
+            durability,
+            consumers,
+            bytes,
+        } = self;
+        let interval = &measured.interval;
+        let per = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+        let estimate = measured.estimate.map_or(f64::NAN, |estimate| estimate as f64);
+        println!(
+            "| {millicores}m | {durability:?} | {consumers} | {bytes} | {part} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} | {:.1} | {:.0} | {estimate:.0} | {most:.0} | {:+.0} |",
+            interval.acked_rate(),
+            interval.delivered as f64 / interval.seconds(),
+            per(interval.acked, interval.requests),
+            interval.batch(),
+            per(interval.commit_nanos, interval.commits) / 1e3,
+            per(interval.cpu_nanos, interval.acked) / 1e3,
+            interval.utilization(*millicores as f64 / 1e3) * 100.0,
+            (estimate / most - 1.0) * 100.0,
+        );
+    }
 }
 
 struct Measured {
     interval: Interval,
     estimate: Option<u64>,
-}
-
-/// Runs a load, and decides on each report with a memory that began with it.
-async fn measure(broker: &Broker, reports: &mut Reports, load: &Load) -> Result<Measured> {
-    let arguments = [
-        "--rate",
-        &load.rate.to_string(),
-        "--size",
-        &load.bytes.to_string(),
-        "--publishers",
-        PUBLISHERS,
-        "--duration",
-        &format!("{}s", load.seconds + 2),
-    ]
-    .map(str::to_owned);
-    let running = broker.load(load.consumers, &arguments)?;
-    let mut policy = Policy::default();
-    policy.autoscaling.mode = Mode::Recommend;
-    policy.channel.mode = ChannelMode::Fixed;
-    policy.channel.capacity = CHANNEL;
-    let mut state = State::new(now());
-    let mut first: Option<BrokerCounters> = None;
-    let mut measured = Measured {
-        interval: Interval::default(),
-        estimate: None,
-    };
-    // The first two seconds are the load's start.
-    for second in 0..load.seconds + 2 {
-        let (_, report) = reports.next().await?;
-        if second < 2 {
-            first = Some(report.counters);
-            continue;
-        }
-        let decision = decide(&policy, &observed(report, CHANNEL), &mut state, report.received);
-        measured.estimate = decision.inputs.capacity_per_broker;
-        if let Some(interval) = first
-            .as_ref()
-            .and_then(|first| difference(first, &report.counters))
-        {
-            measured.interval = interval;
-        }
-    }
-    running.lines().await?;
-    Ok(measured)
-}
-
-fn print(
-    millicores: u64,
-    durability: Durability,
-    (consumers, bytes): (u64, u64),
-    part: &str,
-    measured: &Measured,
-    most: f64,
-) {
-    let interval = &measured.interval;
-    let per = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
-    let estimate = measured.estimate.map_or(f64::NAN, |estimate| estimate as f64);
-    println!(
-        "| {millicores}m | {durability:?} | {consumers} | {bytes} | {part} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} | {:.1} | {:.0} | {estimate:.0} | {most:.0} | {:+.0} |",
-        interval.acked_rate(),
-        interval.delivered as f64 / interval.seconds(),
-        per(interval.acked, interval.requests),
-        interval.batch(),
-        per(interval.commit_nanos, interval.commits) / 1e3,
-        per(interval.cpu_nanos, interval.acked) / 1e3,
-        interval.cores() / millicores as f64 * 1e5,
-        (estimate / most - 1.0) * 100.0,
-    );
 }

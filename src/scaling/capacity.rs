@@ -283,13 +283,7 @@ where
 /// How busy a broker was, 0 to 1 and more: by what it acknowledged of what it can, or by its CPU.
 pub fn busy(interval: &Interval, gauges_quota_nanos: u64, capacity: Option<f64>) -> f64 {
     let by_rate = capacity.map_or(0.0, |capacity| interval.acked_rate() / capacity);
-    let quota = cores(gauges_quota_nanos);
-    let by_cpu = if quota > 0.0 {
-        interval.cores() / quota
-    } else {
-        0.0
-    };
-    by_rate.max(by_cpu)
+    by_rate.max(interval.utilization(cores(gauges_quota_nanos)))
 }
 
 #[cfg(test)]

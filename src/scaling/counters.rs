@@ -286,6 +286,11 @@ impl Interval {
         Self::ratio(self.cpu_nanos, self.nanos)
     }
 
+    /// CPU used, as a part of so many cores; 0 where these are unknown, which is 0 as well.
+    pub fn utilization(&self, cores: f64) -> f64 {
+        if cores > 0.0 { self.cores() / cores } else { 0.0 }
+    }
+
     /// Consumers that had messages waiting and no credit, on average over the time.
     pub fn starved_consumers(&self) -> f64 {
         Self::ratio(self.starved_nanos, self.nanos)

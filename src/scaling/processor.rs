@@ -93,12 +93,8 @@ fn work(interval: &Interval, cores: f64) -> [f64; UNITS] {
     work[DELIVERY] = interval.delivered as f64;
     let bytes_per_message = interval.acked_bytes as f64 / interval.acked.max(1) as f64;
     work[BYTE] = interval.acked_bytes as f64 + DELIVERED_BYTE * work[DELIVERY] * bytes_per_message;
-    let busy = if cores > 0.0 {
-        interval.cores() / cores
-    } else {
-        0.0
-    };
-    work[WAKE] = work[REQUEST].min(WAKES_PER_SECOND * interval.seconds()) * (1.0 - busy).max(0.0);
+    let idle = (1.0 - interval.utilization(cores)).max(0.0);
+    work[WAKE] = work[REQUEST].min(WAKES_PER_SECOND * interval.seconds()) * idle;
     work
 }
 

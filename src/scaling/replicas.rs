@@ -254,7 +254,7 @@ fn propose(view: &View<'_>, state: &State, phase: Phase) -> Proposal {
     }
     // A load that fell and rises again has a low mean: what is needed now is not taken away.
     if proposal.replicas < current
-        && let Some(recent) = view.recent.filter(|recent| recent.demand() > basis.demand)
+        && let Some(recent) = view.recent(state).filter(|recent| recent.demand() > basis.demand)
     {
         let basis = basis_of(Some(recent), view.capacity_mean);
         let needed = size(view, basis, Reason::Unsettled);

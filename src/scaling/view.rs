@@ -39,8 +39,6 @@ pub(super) struct View<'a> {
     /// Over the window, and how many seconds of it there are.
     pub(super) mean: Option<Reading>,
     pub(super) mean_seconds: f64,
-    /// Over the end of the window.
-    pub(super) recent: Option<Reading>,
     /// What a broker can do, by the last two reports and by the window.
     pub(super) capacity_now: Option<f64>,
     pub(super) capacity_mean: Option<f64>,
@@ -87,7 +85,7 @@ impl<'a> View<'a> {
             correction,
         ))
         .or(capacity_mean);
-        let mean_seconds = state.histories.span_since(state.mean_from).as_secs_f64();
+        let (mean, mean_seconds) = since(state, state.mean_from, capacity_mean);
         let mut latest = [0, 1, 2].map(|back| {
             Reading::take(
                 &measured,
@@ -103,8 +101,6 @@ impl<'a> View<'a> {
                 .then(|| Reading::take(&all, samples, capacity_now, Some(span)))
                 .flatten()
         });
-        let recent_from = (now - Duration::from_secs_f64(EVENED_OUT)).max(state.mean_from);
-        let recent_seconds = state.histories.span_since(recent_from).as_secs_f64();
         let before = Reading::take(
             &measured,
             |history| history.newest(13).skip(3),
@@ -134,19 +130,8 @@ impl<'a> View<'a> {
             fresh: reports().count() as u32,
             measured: measured.len() as u32,
             latest,
-            mean: Reading::take(
-                &all,
-                |history| history.since(state.mean_from),
-                capacity_mean,
-                (mean_seconds > 0.0).then_some(mean_seconds),
-            ),
+            mean,
             mean_seconds,
-            recent: Reading::take(
-                &all,
-                |history| history.since(recent_from),
-                capacity_mean,
-                (recent_seconds > 0.0).then_some(recent_seconds),
-            ),
             capacity_now,
             capacity_mean,
             since_jump,
@@ -168,6 +153,12 @@ impl<'a> View<'a> {
                     .unwrap_or(0),
             ),
         }
+    }
+
+    /// Over the end of the window.
+    pub(super) fn recent(&self, state: &State) -> Option<Reading> {
+        let from = self.now - Duration::from_secs_f64(EVENED_OUT);
+        since(state, from.max(state.mean_from), self.capacity_mean).0
     }
 
     /// Brokers that were decided on lately are not Ready yet.
@@ -252,6 +243,18 @@ impl<'a> View<'a> {
             target_utilization_percent: self.policy.autoscaling.target_utilization_percent,
         }
     }
+}
+
+/// All brokers together since a time, and over how many seconds that is.
+fn since(state: &State, from: Time, capacity: Option<f64>) -> (Option<Reading>, f64) {
+    let seconds = state.histories.span_since(from).as_secs_f64();
+    let reading = Reading::take(
+        &state.histories.all(),
+        |history| history.since(from),
+        capacity,
+        (seconds > 0.0).then_some(seconds),
+    );
+    (reading, seconds)
 }
 
 /// The numbers that a proposal came from.

@@ -70,24 +70,17 @@ impl BrokerModel {
             };
         }
         let load = acked / (self.rate * health).max(f64::MIN_POSITIVE);
-        let free = self.cores - self.idle_cores;
-        match self.work {
-            Work::Messages => Used {
-                cores: self.idle_cores + load * free,
-                requests: 0.0,
-                commits: f64::INFINITY,
-            },
+        let part = match self.work {
+            Work::Messages => load,
             // As was seen with a real broker of 0.2 cores: as many frames as messages up to a fifth of the most, and from there on
             // fewer, each with more messages in it; a fifth of the load costs 90 % of the CPU.
-            Work::Frames => {
-                let frames = load.min(0.2) - (load - 0.2).max(0.0) / 12.0;
-                Used {
-                    cores: self.idle_cores + (0.46 * load + 4.04 * frames) * free,
-                    requests: 0.0,
-                    commits: f64::INFINITY,
-                }
-            }
-            Work::Requests => self.used_by_requests(acked, (capacity, health), is_short),
+            Work::Frames => 0.46 * load + 4.04 * (load.min(0.2) - (load - 0.2).max(0.0) / 12.0),
+            Work::Requests => return self.used_by_requests(acked, (capacity, health), is_short),
+        };
+        Used {
+            cores: self.idle_cores + part * (self.cores - self.idle_cores),
+            requests: 0.0,
+            commits: f64::INFINITY,
         }
     }
 
