@@ -24,7 +24,7 @@ const MOST_READ_BYTES: usize = 64 << 10;
 const MOST_UNSENT_BYTES: usize = 2 * MOST_OUTPUT_BYTES;
 /// Rounds of reading, running and writing until others have their turn.
 const ROUNDS: usize = 4;
-/// How long a client that was told why its connection ends may take to read that.
+/// How long a client may take to read the last that it was told, and to close its side.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// How long a peer may be silent.
@@ -239,9 +239,7 @@ where
             Poll::Ready(Err(ended @ (Ended::Closed | Ended::Broken(_)))) => return Poll::Ready(Err(ended)),
             Poll::Ready(Err(ended)) => {
                 self.state.abandon();
-                self.ending = Some(ended);
-                self.waits = Waits::Linger;
-                self.timer.as_mut().reset(Instant::now() + LINGER);
+                self.linger(ended);
                 return Poll::Ready(Ok(()));
             }
             read => read.is_ready(),
@@ -251,13 +249,21 @@ where
         let _: Poll<()> = self.write(context)?;
         self.state.written();
         if self.state.is_over() {
-            return Poll::Ready(Err(Ended::Closed));
+            self.linger(Ended::Closed);
+            return Poll::Ready(Ok(()));
         }
         let may_read_again = was_full && !self.is_full();
         if !read && !may_read_again && self.state.ready().sleep(context) {
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// From now on only what was said is written, and what comes is not looked at.
+    fn linger(&mut self, ended: Ended) {
+        self.ending = Some(ended);
+        self.waits = Waits::Linger;
+        self.timer.as_mut().reset(Instant::now() + LINGER);
     }
 
     /// Writes what is left, and reads what the peer had sent: a socket that is closed before loses the last words.

@@ -312,6 +312,30 @@ async fn a_client_that_says_nothing_at_first_is_cut_off() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_may_say_more_until_it_has_gone() {
+    let service = Arc::<Service>::default();
+    let (mut near, far) = tokio::io::duplex(1 << 16);
+    let served = serve(far, &service, PATIENCE);
+    near.write_all(PREFACE).await.unwrap();
+    near.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    near.write_all(&[&[0, 0, 8, 7, 0, 0, 0, 0, 0][..], &[0; 8]].concat())
+        .await
+        .unwrap();
+    let mut said = Vec::new();
+    near.read_to_end(&mut said).await.unwrap();
+    assert!(
+        said.ends_with(&[0, 0, 0, 4, 1, 0, 0, 0, 0]),
+        "its settings are answered"
+    );
+    // On a socket that were closed already this would be an error here, and what was said before could be lost.
+    near.write_all(&[&[0, 0, 8, 6, 0, 0, 0, 0, 0][..], &[0; 8]].concat())
+        .await
+        .unwrap();
+    drop(near);
+    assert!(matches!(served.await.unwrap().ended, Ended::Closed));
+}
+
+#[tokio::test]
 async fn streams_that_are_open_are_served_to_their_end_when_the_broker_stops() {
     let service = Arc::<Service>::default();
     let (near, far) = tokio::io::duplex(1 << 16);
