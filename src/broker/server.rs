@@ -1,11 +1,13 @@
 //! The accept loop and the life of a connection: how many there are, why they end, and how they are drained when the
 //! broker stops.
 
+mod balance;
 mod receiving;
 mod threads;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -24,6 +26,7 @@ use super::refusals::{Reason, Refusals};
 use super::service::{BrokerService, Shared, credit};
 use crate::pb::broker_server::BrokerServer;
 use receiving::Receiving;
+use threads::Seat;
 pub use threads::Threads;
 
 /// The operator and the other brokers; not bounded by the clients' limit, so that they always get in.
@@ -138,38 +141,19 @@ impl Server {
             tracing::debug!(%error, "the connection was gone at once");
             return;
         }
-        let open = credit::Open::connection(&self.shared.counters);
-        let Some((thread, served)) = self.threads.choose() else {
+        let Some(seat) = self.threads.seat() else {
             return;
         };
-        // A socket belongs to the event loop in which it becomes one of tokio's.
-        let stream = match stream.into_std() {
-            Ok(stream) => stream,
-            Err(error) => {
-                tracing::debug!(%error, "the connection was gone at once");
-                return;
-            }
+        let life = Life {
+            seat,
+            _open: credit::Open::connection(&self.shared.counters),
+            peer,
+            stop: stop.clone(),
+            refusals: Arc::clone(&self.shared.refusals),
+            connections: connections.clone(),
         };
-        let dispatch = Arc::clone(&self.dispatch);
-        let patience = self.patience;
-        let stop = stop.clone();
-        let refusals = Arc::clone(&self.shared.refusals);
-        let serving = async move {
-            let _kept = (open, served);
-            match TcpStream::from_std(stream) {
-                Ok(stream) => {
-                    let connection = Connection::new(stream, dispatch, max_streams, patience);
-                    if let Some(ended) = serve(connection, &stop).await {
-                        tell(&ended, peer, &refusals);
-                    }
-                }
-                Err(error) => refusals.count(
-                    Reason::Accept,
-                    &format_args!("the connection of {peer} was not accepted: {error}"),
-                ),
-            }
-        };
-        connections.spawn_on(serving, thread);
+        let connection = Connection::new(stream, Arc::clone(&self.dispatch), max_streams, self.patience);
+        life.goes_on(connection);
     }
 
     /// HTTP/2's pings find out that a peer is silent, and the kernel that it takes nothing: where its window is full,
@@ -183,17 +167,74 @@ impl Server {
     }
 }
 
-/// Serves a connection until it has ended; `None` where it was cut off as the broker stopped.
-async fn serve(mut connection: Connection<TcpStream, Dispatch>, stop: &Stop) -> Option<Ended> {
-    tokio::select! {
-        biased;
-        ended = &mut connection => return Some(ended),
-        () = stop.drain.cancelled() => connection.shut_down(),
+/// What belongs to a connection on whichever thread it is served.
+struct Life {
+    seat: Seat,
+    _open: credit::Open,
+    peer: SocketAddr,
+    stop: Stop,
+    refusals: Arc<Refusals>,
+    connections: TaskTracker,
+}
+
+/// Why a thread does not serve a connection any more.
+enum Left {
+    Ended(Ended),
+    /// Another thread is to serve it.
+    Moves,
+    /// It was cut off as the broker stopped.
+    Cut,
+}
+
+impl Life {
+    /// Has the connection served by the thread that is to serve it now.
+    fn goes_on(self, connection: Connection<TcpStream, Dispatch>) {
+        let thread = self.seat.thread();
+        let Some(handle) = self.seat.handle(thread).cloned() else {
+            return;
+        };
+        // A socket belongs to the event loop in which it becomes one of tokio's.
+        let moved = {
+            let _there = handle.enter();
+            connection.moved(|socket| TcpStream::from_std(socket.into_std()?))
+        };
+        match moved {
+            Ok(connection) => {
+                let connections = self.connections.clone();
+                connections.spawn_on(self.served(connection, thread), &handle);
+            }
+            Err(error) => tracing::debug!(%error, peer = %self.peer, "the connection was gone at once"),
+        }
     }
-    tokio::select! {
-        biased;
-        ended = &mut connection => Some(ended),
-        () = stop.kill.cancelled() => None,
+
+    async fn served(self, mut connection: Connection<TcpStream, Dispatch>, thread: usize) {
+        match self.until_left(&mut connection, thread).await {
+            Left::Ended(ended) => tell(&ended, self.peer, &self.refusals),
+            Left::Moves => self.goes_on(connection),
+            Left::Cut => {}
+        }
+    }
+
+    async fn until_left(&self, connection: &mut Connection<TcpStream, Dispatch>, thread: usize) -> Left {
+        // Looked at whenever something has come in.
+        let moves = std::future::poll_fn(|_| {
+            if self.seat.thread() == thread {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
+        });
+        tokio::select! {
+            biased;
+            ended = &mut *connection => return Left::Ended(ended),
+            () = self.stop.drain.cancelled() => connection.shut_down(),
+            () = moves => return Left::Moves,
+        }
+        tokio::select! {
+            biased;
+            ended = connection => Left::Ended(ended),
+            () = self.stop.kill.cancelled() => Left::Cut,
+        }
     }
 }
 
@@ -221,4 +262,120 @@ fn tell(ended: &Ended, peer: SocketAddr, refusals: &Refusals) {
         reason,
         &format_args!("the connection of {peer} was closed: {text}"),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::wrappers::UnboundedReceiverStream;
+    use tonic::transport::Endpoint;
+
+    use super::*;
+    use crate::broker::core_tests::support::{chain_entry, close, configuration, options, topic, until};
+    use crate::broker::service::{Limits, Parts, Peers};
+    use crate::broker::store::Store;
+    use crate::pb;
+    use crate::pb::broker_client::BrokerClient;
+    use crate::pb::publish_request::Request as Said;
+    use crate::pb::publish_response::Response as Answer;
+
+    const PATIENCE: Patience = Patience {
+        handshake: Duration::from_secs(10),
+        keepalive_interval: Duration::from_secs(60),
+        keepalive_timeout: Duration::from_secs(20),
+    };
+
+    fn say(request: Said) -> pb::PublishRequest {
+        pb::PublishRequest {
+            request: Some(request),
+        }
+    }
+
+    #[tokio::test]
+    async fn streams_go_on_when_their_connections_move_to_other_threads() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(options(directory.path(), "a"), Arc::default()).unwrap();
+        let chains = vec![vec![chain_entry(1, "a", None)]];
+        let orders = configuration("a", 1, vec![topic("orders", chains)]);
+        store.configure(&orders).unwrap();
+        let shared = Shared::new(Parts {
+            name: "a".to_owned(),
+            cluster: String::new(),
+            store: Arc::clone(&store),
+            counters: Arc::default(),
+            peers: Arc::new(Peers::new()),
+            limits: Limits {
+                max_connections: 10,
+                max_streams_per_connection: 1,
+                max_message_bytes: 1 << 20,
+                max_inflight_bytes: 4 << 20,
+            },
+            channel_capacity: 64,
+            topic_wait: Duration::ZERO,
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let threads = Arc::new(Threads::gathered(2).unwrap());
+        let stop = Stop {
+            drain: CancellationToken::new(),
+            kill: CancellationToken::new(),
+        };
+        let server = Server {
+            listener,
+            audience: Audience::Clients,
+            dispatch: Arc::new(Dispatch {
+                broker: Some(Arc::new(BrokerService::new(Arc::clone(&shared)))),
+                shared: Arc::clone(&shared),
+                rest: Routes::default(),
+            }),
+            shared,
+            patience: PATIENCE,
+            threads: Arc::clone(&threads),
+        };
+        let server = tokio::spawn(server.run(stop.clone()));
+
+        let mut streams = Vec::new();
+        for _ in 0..4 {
+            let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+            let mut client = BrokerClient::new(endpoint.connect().await.unwrap());
+            let (requests, outgoing) = tokio::sync::mpsc::unbounded_channel();
+            let open = pb::PublishOpen {
+                topic: "orders".to_owned(),
+                ..pb::PublishOpen::default()
+            };
+            requests.send(say(Said::Open(open))).unwrap();
+            let answers = client.publish(UnboundedReceiverStream::new(outgoing)).await;
+            streams.push((requests, answers.unwrap().into_inner()));
+        }
+        for sequence in 1..=20 {
+            let is_spread = sequence % 2 == 0;
+            threads.spread(is_spread);
+            for (requests, answers) in &mut streams {
+                let payload = pb::Payload {
+                    body: "hello".into(),
+                    sequence,
+                    ..pb::Payload::default()
+                };
+                let batch = pb::PublishBatch {
+                    payloads: vec![payload],
+                    ..pb::PublishBatch::default()
+                };
+                requests.send(say(Said::Batch(batch))).unwrap();
+                loop {
+                    let answer = answers.message().await.unwrap().unwrap();
+                    if let Some(Answer::Ack(ack)) = answer.response
+                        && ack.sequence == sequence
+                    {
+                        break;
+                    }
+                }
+            }
+            let expected = if is_spread { [2, 2] } else { [4, 0] };
+            until("its threads", async || threads.tasks() == expected).await;
+        }
+        drop(streams);
+        stop.drain.cancel();
+        server.await.unwrap();
+        until("no tasks", async || threads.tasks() == [0, 0]).await;
+        close(store).await;
+    }
 }

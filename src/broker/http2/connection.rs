@@ -102,6 +102,13 @@ where
         }
     }
 
+    /// The same with its socket changed by `change`, and its timer in the present runtime.
+    pub(in crate::broker) fn moved(mut self, change: impl FnOnce(S) -> io::Result<S>) -> io::Result<Self> {
+        self.socket = change(self.socket)?;
+        self.timer.set(tokio::time::sleep_until(self.timer.deadline()));
+        Ok(self)
+    }
+
     /// Takes no new streams, and ends when those that are open have ended.
     pub(in crate::broker) fn shut_down(&mut self) {
         self.state.shut_down();
