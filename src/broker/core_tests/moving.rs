@@ -179,6 +179,46 @@ async fn moved(cut: bool) -> Moved {
 }
 
 #[tokio::test]
+async fn a_partition_that_is_moved_on_before_the_handoff_came_is_handed_over_all_the_same() {
+    let moved = moved(true).await;
+    append(&partition(&moved.b, 0), "", vec![message(1, "anonymous")])
+        .await
+        .unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let c = open(directory.path(), "c");
+    moved.wire.join("c", &c);
+    let mut chain = moved_chain(moved.sealed_at);
+    chain[1].sealed_at = Some(moved.b.seal(&entry(0, 2)).await.unwrap());
+    chain.push(chain_entry(3, "c", None));
+    place(&c, "c", 1, chain.clone());
+    place(&moved.b, "b", 2, chain.clone());
+
+    // It is still known after a restart that the one in the middle never got it.
+    let copy = snapshot(&moved.b_path);
+    close(moved.b).await;
+    let b = open(copy.path(), "b");
+    moved.wire.join("b", &b);
+    place(&b, "b", 3, chain);
+    moved.wire.cut.store(false, Ordering::SeqCst);
+    let partition = partition(&c, 0);
+    until("the handoff is here", async || {
+        append(&partition, "p", vec![message(3, "three")]).await.is_ok()
+    })
+    .await;
+    let again = append(&partition, "p", vec![message(3, "three"), message(4, "four")])
+        .await
+        .unwrap();
+    assert_eq!((again[0].offset, again[0].duplicate), (Offset::new(1, 2), true));
+    assert_eq!((again[1].offset, again[1].duplicate), (Offset::new(3, 0), false));
+    let mut member = Member::join(&c, "orders", "g", Start::Earliest).unwrap();
+    assert_eq!(
+        texts(&take(&mut member, 4).await),
+        ["one", "three", "anonymous", "four"],
+        "the group's progress came along"
+    );
+}
+
+#[tokio::test]
 async fn the_new_owner_takes_appends_at_once_and_those_of_producers_after_the_handoff() {
     let moved = moved(true).await;
     let partition = partition(&moved.b, 0);

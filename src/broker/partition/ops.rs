@@ -144,7 +144,9 @@ fn begin(change: &mut Change, entry: &Entry, state: &mut EntryState) -> Result<b
             Ok(true)
         }
         Change::Handoff(groups, producers) => {
-            if !open && !copying {
+            // One that was sealed before its handoff came took nothing from producers with an id and served no group.
+            let is_late = state.phase == Phase::Sealed && state.needs_handoff;
+            if !open && !copying && !is_late {
                 return Err(ChangeError::Sealed);
             }
             merge(state, groups.clone());

@@ -1,6 +1,7 @@
 //! What goes wrong, and when; and the end of a run.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,7 +10,7 @@ use super::PARTITIONS;
 use super::history::{SENTINELS, Stored};
 use super::producer::{id, send};
 use super::scheduler::turns;
-use super::world::{Stage, World};
+use super::world::{BROKERS, Stage, World};
 use crate::broker::core_tests::support::{entry, read_all};
 use crate::broker::log::fault::Cut;
 
@@ -22,7 +23,7 @@ pub(super) async fn conduct(world: Rc<World>) {
         fault(&world).await;
     }
     world.set_stage(Stage::Settling);
-    while world.publishing.get() > 0 {
+    while world.working.get() > 0 {
         turns(10).await;
     }
     world.set_stage(Stage::Draining);
@@ -31,38 +32,42 @@ pub(super) async fn conduct(world: Rc<World>) {
 }
 
 async fn fault(world: &World) {
-    let disk = world.disk();
-    match world.below(10) {
+    let broker = world.some_broker();
+    let disk = world.disk(broker);
+    match world.below(11) {
         0..2 => {
             world.count(|faults| faults.kills += 1);
-            world.die(Cut::Kept);
+            world.die(broker, Cut::Kept);
         }
         2..4 => {
             world.count(|faults| faults.power_cuts += 1);
             let cut = world.any_cut();
-            world.die(cut);
+            world.die(broker, cut);
         }
         // In the middle of some write or sync; the writer notices.
         4..7 => {
-            let boot = world.boots();
+            let boot = world.boots(broker);
             disk.cut_power_after(u64::from(world.below(6)));
             let mut waited = 0;
-            while world.boots() == boot {
+            while world.boots(broker) == boot {
                 turns(1).await;
                 waited += 1;
                 if waited > 2000 {
                     // Nobody writes.
                     let cut = world.any_cut();
-                    world.die(cut);
+                    world.die(broker, cut);
                 }
             }
         }
         7 => {
             world.count(|faults| faults.failed_syncs += 1);
-            let boot = world.boots();
+            let boot = world.boots(broker);
             disk.fail_syncs(true);
-            while world.boots() == boot && world.publishing.get() > 0 {
+            let mut waited = 0;
+            // A broker that owns nothing may write nothing.
+            while world.boots(broker) == boot && waited < 2000 {
                 turns(1).await;
+                waited += 1;
             }
             disk.fail_syncs(false);
         }
@@ -72,15 +77,22 @@ async fn fault(world: &World) {
             world.pause(1000).await;
             disk.set_capacity(None);
         }
+        9 => {
+            world.count(|faults| faults.partings += 1);
+            world.wire.cut.store(true, Ordering::Relaxed);
+            world.pause(1000).await;
+            world.wire.cut.store(false, Ordering::Relaxed);
+        }
         _ => expire(world),
     }
 }
 
 /// Every deadline passes.
 fn expire(world: &World) {
-    let (store, _) = world.store();
-    for hub in store.all_topics().iter().flat_map(|topic| topic.hubs()) {
-        hub.tick(Instant::now() + Duration::from_secs(3600));
+    for topic in world.stores().iter().flat_map(|store| store.all_topics()) {
+        for hub in topic.hubs() {
+            hub.tick(Instant::now() + Duration::from_secs(3600));
+        }
     }
 }
 
@@ -105,20 +117,28 @@ async fn finish(world: &World) {
             unfinished = still;
         }
         // What is left then never comes, as the check will find.
-        world.die(Cut::Lost);
+        for broker in 0..BROKERS.len() {
+            world.die(broker, Cut::Lost);
+        }
     }
-    let (store, _) = world.store();
     let mut log = Vec::new();
-    for partition in 0..PARTITIONS as u32 {
-        for message in read_all(&store, &entry(partition, 1)).await.unwrap() {
-            log.push(Stored {
+    for partition in 0..PARTITIONS {
+        for link in world.chain(partition) {
+            let broker = BROKERS.iter().position(|name| *name == link.brokers[0]).unwrap();
+            let (store, _) = world.store(broker);
+            let id_of = entry(partition as u32, link.epoch);
+            let messages = read_all(&store, &id_of).await.unwrap();
+            if let Some(sealed_at) = link.sealed_at {
+                assert_eq!(messages.len() as u64, sealed_at, "{id_of:?}");
+            }
+            log.extend(messages.into_iter().map(|message| Stored {
                 id: id(&message.body),
-                partition,
+                partition: partition as u32,
                 offset: message.offset.0,
-            });
+            }));
         }
     }
     world.history.set_log(log);
-    let segments = world.disk().contents().len() as u32;
-    world.count(|faults| faults.segments = segments);
+    let segments = |broker| world.disk(broker).contents().len() as u32;
+    world.count(|faults| faults.segments = (0..BROKERS.len()).map(segments).sum());
 }

@@ -15,16 +15,16 @@ use crate::broker::store::Offset;
 /// A delivery in hand: its index in the history, and its token.
 type Held = (usize, Bytes);
 
-pub(super) async fn consume(world: Rc<World>, group: &'static str) {
+pub(super) async fn consume(world: Rc<World>, broker: usize, group: &'static str) {
     // Deliveries that are answered later, by whatever member this is then.
     let mut late: Vec<Held> = Vec::new();
     loop {
-        let (store, boot) = world.store();
+        let (store, boot) = world.store(broker);
         let member = Member::join(&store, "orders", group, Start::Offset(Offset(0))).unwrap();
         drop(store);
         let session = session(&world, boot, group, member, &mut late);
         // Where the broker dies, what is on its way is never answered.
-        world.alive(boot, session).await;
+        world.alive(broker, boot, session).await;
         world.pause(10).await;
         turns(1).await;
     }

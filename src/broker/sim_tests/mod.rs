@@ -1,11 +1,13 @@
-//! A deterministic simulation of the broker's core and its clients: the store, its groups and its journal on a disk
-//! whose power is cut, in one thread, with every choice (who runs next, what fails and when, what the disk keeps)
-//! drawn from a seed. What the clients saw is checked as in `tests/broker_faults`.
+//! A deterministic simulation of two brokers' cores, their clients and the operator that moves partitions between them:
+//! stores, groups and journals on disks whose power is cut, in one thread, with every choice (who runs next, what fails
+//! and when, what a disk keeps, what is moved) drawn from a seed. What the clients saw is checked as in
+//! `tests/broker_faults`.
 //!
 //! `SLUICE_SEEDS=N` runs so many seeds; `SLUICE_SEED=N` runs that one and prints what happened.
 
 mod chaos;
 mod consumer;
+mod moves;
 mod producer;
 mod scheduler;
 mod world;
@@ -22,7 +24,7 @@ use rand::{Rng as _, SeedableRng as _};
 use self::history::check::{Violation, check};
 use self::history::{Events, Outcome};
 use self::scheduler::Scheduler;
-use self::world::World;
+use self::world::{BROKERS, World};
 
 /// The groups that must get everything.
 const GROUPS: [&str; 2] = ["shared", "single"];
@@ -41,13 +43,17 @@ fn run(seed: u64) -> Run {
     let mut random = StdRng::seed_from_u64(seed);
     let world = World::start(random.random());
     let mut scheduler = Scheduler::new(random.random());
-    scheduler.spawn(world::write_journal(Rc::clone(&world)));
+    for broker in 0..BROKERS.len() {
+        scheduler.spawn(world::write_journal(Rc::clone(&world), broker));
+        scheduler.spawn(moves::hand_over(Rc::clone(&world), broker));
+        for member in 0..3 {
+            scheduler.spawn(consumer::consume(Rc::clone(&world), broker, GROUPS[member % 2]));
+        }
+    }
     scheduler.spawn(chaos::conduct(Rc::clone(&world)));
+    scheduler.spawn(moves::operate(Rc::clone(&world)));
     for number in 0..random.random_range(2..6) {
         scheduler.spawn(producer::publish(Rc::clone(&world), number));
-    }
-    for member in 0..3 {
-        scheduler.spawn(consumer::consume(Rc::clone(&world), GROUPS[member % 2]));
     }
     let steps = scheduler.run(|| world.is_over(), || world.situation());
     let events = world.history.events();

@@ -34,7 +34,7 @@ pub(super) fn id(content: &[u8]) -> Id {
 
 /// Publishes batches, each until it is acknowledged, until the storm is over.
 pub(super) async fn publish(world: Rc<World>, number: u32) {
-    world.publishing.set(world.publishing.get() + 1);
+    world.working.set(world.working.get() + 1);
     // Every third one has no producer id.
     let number = if number % 3 == 2 {
         WITHOUT_ID + number
@@ -50,7 +50,7 @@ pub(super) async fn publish(world: Rc<World>, number: u32) {
         send(&world, partition, &ids).await;
         world.pause(20).await;
     }
-    world.publishing.set(world.publishing.get() - 1);
+    world.working.set(world.working.get() - 1);
 }
 
 /// Appends a batch until it is acknowledged.
@@ -65,7 +65,12 @@ pub(super) async fn send(world: &World, index: usize, ids: &[Id]) {
     };
     let messages: Vec<NewMessage> = ids.iter().map(|id| message(id.1 + 1, &body(*id))).collect();
     loop {
-        let (store, boot) = world.store();
+        // Not everybody has heard yet who owns it.
+        let broker = match world.below(10) {
+            0 => world.some_broker(),
+            _ => world.owner(index),
+        };
+        let (store, boot) = world.store(broker);
         let channel = Channel::new(1000);
         let permit = channel.enter(messages.len() as u32, 1, Instant::now()).await;
         let ticket = partition(&store, index).append(messages.clone(), &producer, permit);
@@ -78,7 +83,7 @@ pub(super) async fn send(world: &World, index: usize, ids: &[Id]) {
                 100_000
             };
             let stored = select(Box::pin(ticket.done()), Box::pin(turns(patience)));
-            if let Some(Either::Left((Ok(appended), _))) = world.alive(boot, stored).await {
+            if let Some(Either::Left((Ok(appended), _))) = world.alive(broker, boot, stored).await {
                 assert_eq!(appended.len(), ids.len());
                 for (index, appended) in indexes.iter().zip(appended) {
                     world.history.append_acked(*index, Some(appended.offset.0), None);

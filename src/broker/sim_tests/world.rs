@@ -1,4 +1,5 @@
-//! The broker under simulation: the store of this boot, the disk under it, and its death and rebirth.
+//! The brokers under simulation: the store of each one's boot, the disk under it, and its death and rebirth; and what
+//! the operator wants of them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -15,10 +16,14 @@ use tokio::sync::watch;
 use super::history::{History, Id};
 use super::scheduler::turns;
 use super::{GROUPS, PARTITIONS};
-use crate::broker::core_tests::support::{chain_entry, configuration, options, topic};
+use crate::broker::core_tests::support::{Wire, chain_entry, configuration, options, topic};
 use crate::broker::log::Stepped;
 use crate::broker::log::fault::{Cut, FaultDisk};
 use crate::broker::store::Store;
+use crate::pb;
+
+/// The brokers' names.
+pub(super) const BROKERS: [&str; 2] = ["a", "b"];
 
 /// How often each thing happened.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,6 +34,10 @@ pub(super) struct Faults {
     pub(super) failed_syncs: u32,
     pub(super) full_disks: u32,
     pub(super) segments: u32,
+    /// Times that brokers did not reach each other.
+    pub(super) partings: u32,
+    pub(super) moves: u32,
+    pub(super) copies: u32,
 }
 
 impl Faults {
@@ -39,6 +48,9 @@ impl Faults {
         self.failed_syncs += other.failed_syncs;
         self.full_disks += other.full_disks;
         self.segments += other.segments;
+        self.partings += other.partings;
+        self.moves += other.moves;
+        self.copies += other.copies;
     }
 }
 
@@ -55,35 +67,59 @@ pub(super) enum Stage {
     Over,
 }
 
-/// Everything that the tasks share.
-pub(super) struct World {
-    pub(super) history: Arc<History>,
-    random: RefCell<StdRng>,
-    /// The number of the boot; grows when the broker dies.
+/// One broker.
+struct Broker {
+    /// The number of the boot; grows when it dies.
     boot: watch::Sender<u64>,
     store: RefCell<Option<Arc<Store>>>,
     stepped: RefCell<Option<Stepped>>,
     disk: RefCell<FaultDisk>,
+}
+
+/// What the operator wants: it never dies here, and what it knows is durable.
+struct Plan {
+    generation: u64,
+    chains: Vec<Vec<pb::ChainEntry>>,
+}
+
+/// Everything that the tasks share.
+pub(super) struct World {
+    pub(super) history: Arc<History>,
+    random: RefCell<StdRng>,
+    brokers: [Broker; BROKERS.len()],
+    plan: RefCell<Plan>,
+    /// How the brokers reach each other.
+    pub(super) wire: Arc<Wire>,
     stage: watch::Sender<Stage>,
-    /// Publishers that have not come to their end.
-    pub(super) publishing: Cell<u32>,
+    /// Publishers and moves that have not come to their end.
+    pub(super) working: Cell<u32>,
     faults: Cell<Faults>,
 }
 
 impl World {
     pub(super) fn start(seed: u64) -> Rc<Self> {
-        let world = Rc::new(Self {
-            history: Arc::new(History::logical()),
-            random: RefCell::new(StdRng::seed_from_u64(seed)),
+        let broker = |_| Broker {
             boot: watch::Sender::new(0),
             store: RefCell::new(None),
             stepped: RefCell::new(None),
             disk: RefCell::new(FaultDisk::default()),
+        };
+        let world = Rc::new(Self {
+            history: Arc::new(History::logical()),
+            random: RefCell::new(StdRng::seed_from_u64(seed)),
+            brokers: BROKERS.map(broker),
+            plan: RefCell::new(Plan {
+                generation: 1,
+                chains: vec![vec![chain_entry(1, BROKERS[0], None)]; PARTITIONS],
+            }),
+            wire: Arc::default(),
             stage: watch::Sender::new(Stage::Storm),
-            publishing: Cell::new(0),
+            working: Cell::new(0),
             faults: Cell::new(Faults::default()),
         });
-        world.open().unwrap();
+        for broker in 0..BROKERS.len() {
+            world.open(broker).unwrap();
+        }
         world
     }
 
@@ -119,23 +155,38 @@ impl World {
         self.faults.set(faults);
     }
 
-    pub(super) fn disk(&self) -> FaultDisk {
-        self.disk.borrow().clone()
+    pub(super) fn disk(&self, broker: usize) -> FaultDisk {
+        self.brokers[broker].disk.borrow().clone()
     }
 
-    /// The store and the number of its boot.
-    pub(super) fn store(&self) -> (Arc<Store>, u64) {
-        let store = self.store.borrow().clone().expect("it is opened again at once");
-        (store, *self.boot.borrow())
+    /// A broker's store and the number of its boot.
+    pub(super) fn store(&self, broker: usize) -> (Arc<Store>, u64) {
+        let store = self.brokers[broker].store.borrow().clone();
+        let store = store.expect("it is opened again at once");
+        (store, self.boots(broker))
     }
 
-    pub(super) fn boots(&self) -> u64 {
-        *self.boot.borrow()
+    pub(super) fn stores(&self) -> Vec<Arc<Store>> {
+        (0..BROKERS.len()).map(|broker| self.store(broker).0).collect()
+    }
+
+    pub(super) fn boots(&self, broker: usize) -> u64 {
+        *self.brokers[broker].boot.borrow()
+    }
+
+    /// Any broker.
+    pub(super) fn some_broker(&self) -> usize {
+        self.below(BROKERS.len() as u32) as usize
     }
 
     /// The outcome, or `None` if the broker died before: nobody answers any more.
-    pub(super) async fn alive<T>(&self, boot: u64, what: impl Future<Output = T>) -> Option<T> {
-        let mut boots = self.boot.subscribe();
+    pub(super) async fn alive<T>(
+        &self,
+        broker: usize,
+        boot: u64,
+        what: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut boots = self.brokers[broker].boot.subscribe();
         let died = Box::pin(async move { _ = boots.wait_for(|now| *now != boot).await });
         match select(died, Box::pin(what)).await {
             Either::Left(_) => None,
@@ -143,42 +194,77 @@ impl World {
         }
     }
 
-    fn open(&self) -> Result<(), String> {
-        let mut options = options(Path::new("/sluice"), "a");
+    /// A partition's chain, as the operator wants it.
+    pub(super) fn chain(&self, partition: usize) -> Vec<pb::ChainEntry> {
+        self.plan.borrow().chains[partition].clone()
+    }
+
+    /// Whoever takes messages of a partition.
+    pub(super) fn owner(&self, partition: usize) -> usize {
+        let plan = self.plan.borrow();
+        let newest = plan.chains[partition].last().unwrap();
+        BROKERS
+            .iter()
+            .position(|name| *name == newest.brokers[0])
+            .unwrap()
+    }
+
+    /// The operator wants another chain.
+    pub(super) fn want(&self, partition: usize, change: impl FnOnce(&mut Vec<pb::ChainEntry>)) {
+        let mut plan = self.plan.borrow_mut();
+        plan.generation += 1;
+        change(&mut plan.chains[partition]);
+    }
+
+    /// A broker hears what is wanted now.
+    pub(super) fn configure(&self, broker: usize) {
+        let (store, _) = self.store(broker);
+        store.configure(&self.wanted(broker)).unwrap();
+    }
+
+    fn wanted(&self, broker: usize) -> pb::Configuration {
+        let plan = self.plan.borrow();
+        let orders = topic("orders", plan.chains.clone());
+        configuration(BROKERS[broker], plan.generation, vec![orders])
+    }
+
+    fn open(&self, broker: usize) -> Result<(), String> {
+        let mut options = options(Path::new("/sluice"), BROKERS[broker]);
         options.segment_bytes = 16 << 10;
-        let disk = Arc::new(self.disk());
+        let disk = Arc::new(self.disk(broker));
         let opening = || Store::open_stepped(options, Arc::default(), disk);
         let opened = catch_unwind(AssertUnwindSafe(opening)).map_err(|_| "the disk failed".to_owned())?;
         let (store, stepped) = opened?;
-        let chains = vec![vec![chain_entry(1, "a", None)]; PARTITIONS];
-        store.configure(&configuration("a", 1, vec![topic("orders", chains)]))?;
-        *self.store.borrow_mut() = Some(store);
-        *self.stepped.borrow_mut() = Some(stepped);
+        self.wire.join(BROKERS[broker], &store);
+        store.configure(&self.wanted(broker))?;
+        let broker = &self.brokers[broker];
+        *broker.store.borrow_mut() = Some(store);
+        *broker.stepped.borrow_mut() = Some(stepped);
         Ok(())
     }
 
-    /// The process is gone, and its disk is found as `cut` says. It starts again, if need be several times.
-    pub(super) fn die(&self, cut: Cut) {
-        *self.stepped.borrow_mut() = None;
-        *self.store.borrow_mut() = None;
+    /// A broker's process is gone, and its disk is found as `cut` says. It starts again, if need be several times.
+    pub(super) fn die(&self, broker: usize, cut: Cut) {
+        *self.brokers[broker].stepped.borrow_mut() = None;
+        *self.brokers[broker].store.borrow_mut() = None;
         let mut cut = cut;
         loop {
-            let disk = self.disk().restart(cut);
+            let disk = self.disk(broker).restart(cut);
             disk.set_capacity(None);
-            *self.disk.borrow_mut() = disk.clone();
+            *self.brokers[broker].disk.borrow_mut() = disk.clone();
             let in_storm = self.stage() < Stage::Draining;
             if in_storm && self.below(5) == 0 {
                 disk.cut_power_after(u64::from(self.below(4)));
             }
-            if self.open().is_ok() && !disk.is_off() {
+            if self.open(broker).is_ok() && !disk.is_off() {
                 break;
             }
             assert!(in_storm, "it does not start: {:?}", disk.failures());
             self.count(|faults| faults.failed_recoveries += 1);
             cut = self.any_cut();
         }
-        let boot = *self.boot.borrow() + 1;
-        self.boot.send_replace(boot);
+        let boot = self.boots(broker) + 1;
+        self.brokers[broker].boot.send_replace(boot);
     }
 
     /// What a power cut leaves.
@@ -191,21 +277,37 @@ impl World {
         }
     }
 
-    /// Does a step of the journal's writer. Where the disk fails under it, the process ends, as it would.
-    fn step(&self, step: impl FnOnce(&mut Stepped)) {
-        let Some(mut stepped) = self.stepped.borrow_mut().take() else {
+    /// Does a step of a journal's writer.
+    fn step(&self, broker: usize, step: impl FnOnce(&mut Stepped)) {
+        let Some(mut stepped) = self.brokers[broker].stepped.borrow_mut().take() else {
             return;
         };
-        let done = catch_unwind(AssertUnwindSafe(|| step(&mut stepped)));
-        // Without power nobody goes on, also where the writer could have lived with what the disk said.
-        if done.is_ok() && !self.disk().is_off() {
-            *self.stepped.borrow_mut() = Some(stepped);
-            return;
+        if self.outlives(broker, || step(&mut stepped)) {
+            *self.brokers[broker].stepped.borrow_mut() = Some(stepped);
         }
-        drop(stepped);
+    }
+
+    /// What a broker does every few seconds, but for compaction, which waits for the journal's writer.
+    fn retain(&self, broker: usize) {
+        let (store, _) = self.store(broker);
+        self.outlives(broker, || {
+            store.trim_all();
+            store.delete_segments();
+            store.scrub();
+        });
+    }
+
+    /// False where the disk fails under it: then the process ends, as it would.
+    fn outlives(&self, broker: usize, what: impl FnOnce()) -> bool {
+        let done = catch_unwind(AssertUnwindSafe(what));
+        // Without power nobody goes on, also where the broker could have lived with what the disk said.
+        if done.is_ok() && !self.disk(broker).is_off() {
+            return true;
+        }
         self.count(|faults| faults.power_cuts += 1);
         let cut = self.any_cut();
-        self.die(cut);
+        self.die(broker, cut);
+        false
     }
 
     /// Acknowledged messages that some group has not finished.
@@ -218,25 +320,35 @@ impl World {
 
     pub(super) fn situation(&self) -> String {
         format!(
-            "{:?}, boot {}, {} publishing, {} acknowledged, {} unfinished",
+            "{:?}, boots {:?}, {} at work, {} acknowledged, {} unfinished, {:?}; {:?}",
             self.stage(),
-            self.boots(),
-            self.publishing.get(),
+            [0, 1].map(|broker| self.boots(broker)),
+            self.working.get(),
             self.history.acked(),
             self.unfinished().len(),
+            self.plan.borrow().chains,
+            self.stores()
+                .iter()
+                .flat_map(|store| store.topic("orders").unwrap().partitions)
+                .map(|partition| partition.view().problem.clone())
+                .collect::<Vec<_>>(),
         )
     }
 }
 
-/// The journal's writer: takes what waits, writes it, and some time later makes it durable and says so.
-pub(super) async fn write_journal(world: Rc<World>) {
+/// A journal's writer: takes what waits, writes it, and some time later makes it durable and says so. And what the broker
+/// looks after every few seconds.
+pub(super) async fn write_journal(world: Rc<World>, broker: usize) {
     loop {
         world.pause(6).await;
-        world.step(Stepped::write);
+        world.step(broker, Stepped::write);
         world.pause(6).await;
-        world.step(Stepped::commit);
+        world.step(broker, Stepped::commit);
         if world.below(8) == 0 {
-            world.step(Stepped::idle);
+            world.step(broker, Stepped::idle);
+        }
+        if world.below(40) == 0 {
+            world.retain(broker);
         }
         turns(1).await;
     }

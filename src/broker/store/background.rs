@@ -81,8 +81,16 @@ impl Store {
         }
     }
 
-    /// Trims what may go, and deletes segments in which nothing lives.
+    /// Trims what may go, and deletes segments in which nothing lives. Blocking.
     pub(crate) fn retain(&self) {
+        self.trim_all();
+        self.delete_segments();
+        self.compact();
+        self.scrub();
+    }
+
+    /// Trims what may go in all partitions, and opens entries for which there was no room on the disk.
+    pub(crate) fn trim_all(&self) {
         for topic in self.all_topics() {
             let settings = topic.settings();
             for partition in topic.partitions() {
@@ -93,9 +101,6 @@ impl Store {
                 self.trim(&partition, &settings);
             }
         }
-        self.delete_segments();
-        self.compact();
-        self.scrub();
     }
 
     /// Trims the entries of one partition on this disk.
@@ -194,7 +199,8 @@ impl Store {
         end
     }
 
-    fn delete_segments(&self) {
+    /// Deletes segments in which nothing lives.
+    pub(crate) fn delete_segments(&self) {
         // In this order: a batch that is committed meanwhile lies in a segment that is not finished yet.
         let finished = self.journal.finished_segments();
         if finished.is_empty() {

@@ -56,6 +56,7 @@ impl Store {
                         reason,
                     });
                 }
+                self.fetch_handoffs(&known);
                 known
             });
             let mut partitions: Vec<_> = partitions.collect();
@@ -145,11 +146,8 @@ impl Store {
                 Err(problem) => view.problem = Some(problem),
             }
         }
-        let (problem, open) = (view.problem.clone(), view.open.clone());
+        let problem = view.problem.clone();
         partition.set_view(view);
-        if let Some(open) = open.filter(|open| open.state().needs_handoff) {
-            self.fetch_handoff(partition, open);
-        }
         problem
     }
 

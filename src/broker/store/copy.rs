@@ -54,10 +54,10 @@ impl Store {
             let copying = copies.entry(id.clone()).or_default();
             copying.from.clone_from(&request.from_control_address);
             problem.clone_from(&copying.problem);
-            if !copying.running {
+            if let (false, Ok(runtime)) = (copying.running, tokio::runtime::Handle::try_current()) {
                 copying.running = true;
                 let store = self.me.clone();
-                tokio::spawn(async move { run(store, entry, sealed_at).await });
+                runtime.spawn(async move { run(store, entry, sealed_at).await });
             }
         }
         Ok(pb::CopyResponse {
@@ -74,7 +74,15 @@ impl Store {
     }
 
     /// One step. True when the copy is whole.
-    async fn copy_step(&self, entry: &Arc<Entry>, sealed_at: u64, from: &str) -> Result<bool, String> {
+    ///
+    /// # Errors
+    /// The source does not bring what it should, or the log failed.
+    pub(crate) async fn copy_step(
+        &self,
+        entry: &Arc<Entry>,
+        sealed_at: u64,
+        from: &str,
+    ) -> Result<bool, String> {
         let peers = self.peers()?;
         let (next, start, begun) = {
             let state = entry.state();

@@ -13,6 +13,9 @@ use crate::broker::partition::read::{self, ReadError};
 use crate::broker::partition::{Link, Partition, Producers};
 use crate::pb;
 
+/// Until a handoff that failed is tried again, at first.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+
 impl Store {
     /// Refuses appends to this entry from now on, durably. Returns its number of positions. Idempotent.
     ///
@@ -167,49 +170,73 @@ impl Store {
         })
     }
 
-    /// Fetches the state of the entry before, in the background, until it is here or not needed any more.
-    pub(super) fn fetch_handoff(&self, partition: &Arc<Partition>, entry: Arc<Entry>) {
+    /// The oldest of a partition's entries on this disk that has not got the state of the one before it. It may be sealed:
+    /// a partition can be moved on before that came.
+    pub(crate) fn waits_for_handoff(&self, partition: &Partition) -> Option<Arc<Entry>> {
+        let view = partition.view();
+        let sealed = view.sealed.iter().map(|link| partition.entry_id(link.epoch));
+        let mut entries = sealed
+            .filter_map(|id| self.registry.get(&id))
+            .chain(view.open.clone());
+        entries.find(|entry| entry.state().needs_handoff)
+    }
+
+    /// Fetches the states that a partition's entries on this disk wait for, in the background, until they are here or not
+    /// needed any more.
+    pub(super) fn fetch_handoffs(&self, partition: &Arc<Partition>) {
         let (Ok(runtime), Some(store)) = (tokio::runtime::Handle::try_current(), self.me.upgrade()) else {
             return;
         };
-        if !partition.begin_handoff() {
+        if self.waits_for_handoff(partition).is_none() || !partition.begin_handoff() {
             return;
         }
         let partition = Arc::clone(partition);
         let store = Arc::downgrade(&store);
         runtime.spawn(async move {
-            let mut wait = Duration::from_millis(50);
+            let mut wait = FIRST_WAIT;
             while let Some(store) = store.upgrade() {
+                let next = || store.waits_for_handoff(&partition).filter(|_| !store.is_closed());
+                let Some(entry) = next() else {
+                    partition.end_handoff();
+                    // One may have come to wait in this very moment, and found that somebody is at it.
+                    if next().is_none() || !partition.begin_handoff() {
+                        return;
+                    }
+                    continue;
+                };
                 let epoch = entry.id.epoch;
-                let wanted = entry.state().needs_handoff
-                    && partition
-                        .view()
-                        .open
-                        .as_ref()
-                        .is_some_and(|open| open.number == entry.number);
-                if !wanted || store.is_closed() {
-                    break;
-                }
                 match store.import_handoff(&partition, &entry).await {
                     Ok(()) => {
                         partition.set_problem(epoch, None);
-                        break;
+                        wait = FIRST_WAIT;
                     }
                     Err(why) => {
                         tracing::warn!(?partition, epoch, why, "no handoff yet");
                         partition.set_problem(epoch, Some(format!("no handoff of the entry before: {why}")));
+                        drop(store);
+                        tokio::time::sleep(wait).await;
+                        wait = (wait * 2).min(Duration::from_secs(2));
                     }
                 }
-                drop(store);
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(Duration::from_secs(2));
             }
             partition.end_handoff();
         });
     }
 
-    async fn import_handoff(&self, partition: &Arc<Partition>, entry: &Arc<Entry>) -> Result<(), String> {
-        let before = partition.view().sealed.last().cloned();
+    /// Takes in what the owner before knew of its entry.
+    ///
+    /// # Errors
+    /// It cannot be reached or has not sealed the entry, or the log failed.
+    pub(crate) async fn import_handoff(
+        &self,
+        partition: &Arc<Partition>,
+        entry: &Arc<Entry>,
+    ) -> Result<(), String> {
+        let before = {
+            let view = partition.view();
+            let mut older = view.sealed.iter().rev();
+            older.find(|link| link.epoch < entry.id.epoch).cloned()
+        };
         let response = match before {
             Some(link) => self.handoff_of(partition, &link).await?,
             // The chain has no older entry any more: there is nothing to come.

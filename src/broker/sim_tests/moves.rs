@@ -1,0 +1,132 @@
+//! The operator's part: it moves partitions from broker to broker, by seal and extension, and what was sealed after
+//! them, by copies; and what a broker does by itself in a task of its own, the handoff.
+
+use std::rc::Rc;
+
+use super::PARTITIONS;
+use super::scheduler::turns;
+use super::world::{BROKERS, Stage, World};
+use crate::broker::core_tests::support::{chain_entry, entry};
+use crate::broker::store::EntryId;
+use crate::pb;
+
+/// Moves partitions until the storm is over.
+pub(super) async fn operate(world: Rc<World>) {
+    world.working.set(world.working.get() + 1);
+    while world.stage() == Stage::Storm {
+        world.pause(600).await;
+        let partition = world.below(PARTITIONS as u32) as usize;
+        if world.below(3) > 0 {
+            extend(&world, partition).await;
+        } else {
+            evacuate(&world, partition).await;
+        }
+    }
+    world.working.set(world.working.get() - 1);
+}
+
+/// All brokers hear what is wanted, one after the other.
+async fn tell(world: &World) {
+    let first = world.some_broker();
+    for next in 0..BROKERS.len() {
+        world.configure((first + next) % BROKERS.len());
+        world.pause(30).await;
+    }
+}
+
+/// Asks a broker until it answers, through its deaths.
+macro_rules! until_done {
+    ($world:expr, $broker:expr, |$store:ident| $ask:expr) => {
+        loop {
+            let ($store, boot) = $world.store($broker);
+            if let Some(Ok(done)) = $world.alive($broker, boot, async { $ask.await }).await {
+                break done;
+            }
+            drop($store);
+            $world.pause(20).await;
+            turns(1).await;
+        }
+    };
+}
+
+/// Another broker, or the same anew, takes the partition's next messages.
+async fn extend(world: &World, partition: usize) {
+    let owner = world.owner(partition);
+    let newest = world.chain(partition).last().unwrap().epoch;
+    let id = entry(partition as u32, newest);
+    let sealed_at = until_done!(world, owner, |store| store.seal(&id));
+    let next = world.some_broker();
+    world.want(partition, |chain| {
+        chain.last_mut().unwrap().sealed_at = Some(sealed_at);
+        chain.push(chain_entry(newest + 1, BROKERS[next], None));
+    });
+    tell(world).await;
+    world.count(|faults| faults.moves += 1);
+}
+
+/// Something sealed goes to the other broker's disk.
+async fn evacuate(world: &World, partition: usize) {
+    let chain = world.chain(partition);
+    let (_, sealed) = chain.split_last().unwrap();
+    if sealed.is_empty() {
+        return;
+    }
+    let link = &sealed[world.below(sealed.len() as u32) as usize];
+    let from = BROKERS.iter().position(|name| *name == link.brokers[0]).unwrap();
+    let to = (from + 1) % BROKERS.len();
+    let id = entry(partition as u32, link.epoch);
+    copy(world, (from, to), &id, link.sealed_at.unwrap()).await;
+    world.want(partition, |chain| {
+        let link = chain.iter_mut().find(|link| link.epoch == id.epoch).unwrap();
+        link.brokers = vec![BROKERS[to].to_owned()];
+    });
+    tell(world).await;
+    until_done!(world, from, |store| store.drop_entry(&id));
+    world.count(|faults| faults.copies += 1);
+}
+
+/// Asks for the copy again and again, as the operator does, and takes the steps that the broker takes by itself.
+async fn copy(world: &World, (from, to): (usize, usize), id: &EntryId, sealed_at: u64) {
+    let request = pb::CopyRequest {
+        entry: Some(id.to_wire()),
+        sealed_at,
+        from_broker: BROKERS[from].to_owned(),
+        from_control_address: BROKERS[from].to_owned(),
+    };
+    loop {
+        let (store, boot) = world.store(to);
+        let step = async {
+            if store.copy(&request).await?.done {
+                return Ok(true);
+            }
+            let entry = store.registry.get(id).unwrap();
+            store.copy_step(&entry, sealed_at, BROKERS[from]).await
+        };
+        let done: Option<Result<bool, String>> = world.alive(to, boot, step).await;
+        if done == Some(Ok(true)) {
+            return;
+        }
+        drop(store);
+        world.pause(20).await;
+        turns(1).await;
+    }
+}
+
+/// A broker fetches what the owner before knew.
+pub(super) async fn hand_over(world: Rc<World>, broker: usize) {
+    loop {
+        world.pause(20).await;
+        turns(1).await;
+        let (store, boot) = world.store(broker);
+        let topic = store.topic("orders").unwrap();
+        for partition in topic.partitions {
+            let Some(entry) = store.waits_for_handoff(&partition) else {
+                continue;
+            };
+            // Where it fails it is tried again.
+            let _ = world
+                .alive(broker, boot, store.import_handoff(&partition, &entry))
+                .await;
+        }
+    }
+}
