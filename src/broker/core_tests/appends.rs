@@ -54,7 +54,7 @@ async fn what_is_appended_is_read_back_also_after_a_restart() {
     assert_eq!(appended[0].offset, Offset::new(1, 3));
 }
 
-fn test_disk(directory: &std::path::Path) -> (Arc<Store>, TestDisk) {
+pub(super) fn test_disk(directory: &std::path::Path) -> (Arc<Store>, TestDisk) {
     let disk = TestDisk::default();
     let store = Store::open_on(
         options(directory, "a"),

@@ -1,9 +1,10 @@
 //! Consumer groups: who gets what.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::support::*;
-use crate::broker::group::{Budget, Member, Next, Start};
+use crate::broker::group::{Answer, Budget, Member, Next, Refused, Start};
 
 #[tokio::test]
 async fn messages_come_in_order_and_once() {
@@ -174,4 +175,37 @@ async fn damaged_messages_are_said_and_passed_over() {
     assert!(said[0].1.contains("data lost"));
     ack(&member, &got).await;
     assert_eq!(store.unconsumed().0, 1, "what is lost is not done");
+}
+
+#[tokio::test]
+async fn an_answer_behind_a_seal_that_could_not_be_written_is_not_stale() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, disk) = super::appends::test_disk(directory.path());
+    append(&partition(&store, 0), "", vec![message(1, "one")])
+        .await
+        .unwrap();
+    let mut member = join(&store);
+    let token = take(&mut member, 1).await.remove(0).token;
+    disk.hold_syncs(true);
+    let before = disk.syncing.load(Ordering::SeqCst);
+    let partition_0 = partition(&store, 0);
+    let mut busy = Box::pin(append(&partition_0, "", vec![message(2, "two")]));
+    assert!(futures::poll!(&mut busy).is_pending());
+    until("the writer has it", async || {
+        disk.syncing.load(Ordering::SeqCst) > before
+    })
+    .await;
+    // These two are written together.
+    let id = entry(0, 1);
+    let mut seal = Box::pin(store.seal(&id));
+    assert!(futures::poll!(&mut seal).is_pending());
+    let settled = member.settle(vec![(token, Answer::Ack)]);
+    disk.full.store(true, Ordering::SeqCst);
+    disk.hold_syncs(false);
+    busy.await.unwrap();
+    assert!(seal.await.is_err());
+    let settled = settled.await;
+    assert!(matches!(&settled[..], [Err(Refused::Log(_))]), "{settled:?}");
+    disk.full.store(false, Ordering::SeqCst);
+    append(&partition_0, "", vec![message(3, "three")]).await.unwrap();
 }

@@ -31,6 +31,8 @@ pub(crate) struct Faults {
     released: Condvar,
     pub(crate) full: AtomicBool,
     pub(crate) failing_syncs: AtomicBool,
+    /// Syncs that have begun, and those that were done.
+    pub(crate) syncing: AtomicU64,
     pub(crate) syncs: AtomicU64,
 }
 
@@ -103,6 +105,7 @@ impl DiskFile for TestFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.0.syncing.fetch_add(1, Ordering::SeqCst);
         let mut held = self.0.held.lock();
         while *held {
             self.0.released.wait(&mut held);

@@ -331,8 +331,9 @@ impl Op for EntryOp {
             }
         }
         let answer = match self.outcome {
+            // The seal because of which it was refused may be one that is taken back with it.
+            Ok(_) | Err(ChangeError::Sealed) => Err(ChangeError::Log(why.to_owned())),
             Err(refused) => Err(refused),
-            Ok(_) => Err(ChangeError::Log(why.to_owned())),
         };
         _ = self.reply.send(answer);
     }
