@@ -2,12 +2,13 @@
 //! them, by copies; and what a broker does by itself in a task of its own, the handoff.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::PARTITIONS;
 use super::scheduler::turns;
 use super::world::{BROKERS, Stage, World};
 use crate::broker::core_tests::support::{chain_entry, entry};
-use crate::broker::store::EntryId;
+use crate::broker::store::{EntryId, Store};
 use crate::pb;
 
 /// Moves partitions until the storm is over.
@@ -34,19 +35,20 @@ async fn tell(world: &World) {
     }
 }
 
-/// Asks a broker until it answers, through its deaths.
-macro_rules! until_done {
-    ($world:expr, $broker:expr, |$store:ident| $ask:expr) => {
-        loop {
-            let ($store, boot) = $world.store($broker);
-            if let Some(Ok(done)) = $world.alive($broker, boot, async { $ask.await }).await {
-                break done;
-            }
-            drop($store);
-            $world.pause(20).await;
-            turns(1).await;
+/// Asks a broker until it does it, through its deaths.
+async fn until_done<T>(
+    world: &World,
+    broker: usize,
+    ask: impl AsyncFn(Arc<Store>) -> Result<T, String>,
+) -> T {
+    loop {
+        let (store, boot) = world.store(broker);
+        if let Some(Ok(done)) = world.alive(broker, boot, ask(store)).await {
+            return done;
         }
-    };
+        world.pause(20).await;
+        turns(1).await;
+    }
 }
 
 /// Another broker, or the same anew, takes the partition's next messages.
@@ -54,7 +56,7 @@ async fn extend(world: &World, partition: usize) {
     let owner = world.owner(partition);
     let newest = world.chain(partition).last().unwrap().epoch;
     let id = entry(partition as u32, newest);
-    let sealed_at = until_done!(world, owner, |store| store.seal(&id));
+    let sealed_at = until_done(world, owner, async |store| store.seal(&id).await).await;
     let next = world.some_broker();
     world.want(partition, |chain| {
         chain.last_mut().unwrap().sealed_at = Some(sealed_at);
@@ -81,7 +83,7 @@ async fn evacuate(world: &World, partition: usize) {
         link.brokers = vec![BROKERS[to].to_owned()];
     });
     tell(world).await;
-    until_done!(world, from, |store| store.drop_entry(&id));
+    until_done(world, from, async |store| store.drop_entry(&id).await).await;
     world.count(|faults| faults.copies += 1);
 }
 
@@ -93,23 +95,17 @@ async fn copy(world: &World, (from, to): (usize, usize), id: &EntryId, sealed_at
         from_broker: BROKERS[from].to_owned(),
         from_control_address: BROKERS[from].to_owned(),
     };
-    loop {
-        let (store, boot) = world.store(to);
-        let step = async {
-            if store.copy(&request).await?.done {
-                return Ok(true);
-            }
-            let entry = store.registry.get(id).unwrap();
-            store.copy_step(&entry, sealed_at, BROKERS[from]).await
-        };
-        let done: Option<Result<bool, String>> = world.alive(to, boot, step).await;
-        if done == Some(Ok(true)) {
-            return;
+    let whole = async |store: Arc<Store>| {
+        if store.copy(&request).await?.done {
+            return Ok(());
         }
-        drop(store);
-        world.pause(20).await;
-        turns(1).await;
-    }
+        let entry = store.registry.get(id).unwrap();
+        match store.copy_step(&entry, sealed_at, BROKERS[from]).await? {
+            true => Ok(()),
+            false => Err("there is more".to_owned()),
+        }
+    };
+    until_done(world, to, whole).await;
 }
 
 /// A broker fetches what the owner before knew.
