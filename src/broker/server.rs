@@ -203,7 +203,10 @@ impl Life {
                 let connections = self.connections.clone();
                 connections.spawn_on(self.served(connection, thread), &handle);
             }
-            Err(error) => tracing::debug!(%error, peer = %self.peer, "the connection was gone at once"),
+            Err(error) => self.refusals.count(
+                Reason::Accept,
+                &format_args!("no thread could take the connection of {}: {error}", self.peer),
+            ),
         }
     }
 
