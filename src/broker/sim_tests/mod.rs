@@ -45,6 +45,7 @@ fn run(seed: u64) -> Run {
     let mut scheduler = Scheduler::new(random.random());
     for broker in 0..BROKERS.len() {
         scheduler.spawn(world::write_journal(Rc::clone(&world), broker));
+        scheduler.spawn(world::compact(Rc::clone(&world), broker));
         scheduler.spawn(moves::hand_over(Rc::clone(&world), broker));
         for member in 0..3 {
             scheduler.spawn(consumer::consume(Rc::clone(&world), broker, GROUPS[member % 2]));

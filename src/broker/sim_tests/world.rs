@@ -38,6 +38,8 @@ pub(super) struct Faults {
     pub(super) partings: u32,
     pub(super) moves: u32,
     pub(super) copies: u32,
+    /// Segments that compaction emptied.
+    pub(super) emptied: u32,
 }
 
 impl Faults {
@@ -51,6 +53,7 @@ impl Faults {
         self.partings += other.partings;
         self.moves += other.moves;
         self.copies += other.copies;
+        self.emptied += other.emptied;
     }
 }
 
@@ -287,7 +290,7 @@ impl World {
         }
     }
 
-    /// What a broker does every few seconds, but for compaction, which waits for the journal's writer.
+    /// What a broker does every few seconds, but for compaction, which takes a while.
     fn retain(&self, broker: usize) {
         let (store, _) = self.store(broker);
         self.outlives(broker, || {
@@ -333,6 +336,17 @@ impl World {
                 .map(|partition| partition.view().problem.clone())
                 .collect::<Vec<_>>(),
         )
+    }
+}
+
+/// Empties segments in which little is left, again and again.
+pub(super) async fn compact(world: Rc<World>, broker: usize) {
+    loop {
+        world.pause(300).await;
+        turns(1).await;
+        let (store, boot) = world.store(broker);
+        let emptied = world.alive(broker, boot, store.compact()).await;
+        world.count(|faults| faults.emptied += emptied.unwrap_or(0));
     }
 }
 

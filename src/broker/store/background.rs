@@ -85,7 +85,7 @@ impl Store {
     pub(crate) fn retain(&self) {
         self.trim_all();
         self.delete_segments();
-        self.compact();
+        futures::executor::block_on(self.compact());
         self.scrub();
     }
 

@@ -27,8 +27,8 @@ const READ: u64 = 4 << 20;
 pub(super) struct Checked(u32, u32, u64);
 
 impl Store {
-    /// Empties what is mostly dead.
-    pub(super) fn compact(&self) {
+    /// Empties segments that are mostly dead; how many it were. Reads the disk, and waits for the journal.
+    pub(crate) async fn compact(&self) -> u32 {
         let finished = self.journal.finished_segments();
         let mut live: BTreeMap<u32, u64> = BTreeMap::new();
         for entry in self.registry.all() {
@@ -46,24 +46,24 @@ impl Store {
             })
             .collect();
         dead.sort_unstable();
-        let mut moved = 0;
+        let (mut moved, mut emptied) = (0, 0);
         for (bytes, number) in dead {
             if moved > 0 && moved + bytes > MOVED {
-                return;
+                break;
             }
             moved += bytes;
-            match self.empty(number) {
-                Ok(()) => tracing::debug!(number, bytes, "moved what was left in a segment"),
-                Err(why) => {
-                    tracing::warn!(number, why, "a mostly dead segment is kept");
-                    return;
-                }
+            if let Err(why) = self.empty(number).await {
+                tracing::warn!(number, why, "a mostly dead segment is kept");
+                break;
             }
+            tracing::debug!(number, bytes, "moved what was left in a segment");
+            emptied += 1;
         }
+        emptied
     }
 
     /// Moves everything that is left in a segment.
-    fn empty(&self, number: u32) -> Result<(), String> {
+    async fn empty(&self, number: u32) -> Result<(), String> {
         for entry in self.registry.all() {
             let mut records = Vec::new();
             let mut bytes = 0;
@@ -72,19 +72,20 @@ impl Store {
                 let read = self.read_piece(&entry, &piece)?;
                 // One group replaces consecutive pieces.
                 if bytes > CHUNK || next.is_some_and(|next| next != piece.base) {
-                    self.submit_move(&entry, number, std::mem::take(&mut records))?;
+                    self.submit_move(&entry, number, std::mem::take(&mut records))
+                        .await?;
                     bytes = 0;
                 }
                 bytes += piece.at.len as usize;
                 next = Some(piece.end());
                 records.extend(read);
             }
-            self.submit_move(&entry, number, records)?;
+            self.submit_move(&entry, number, records).await?;
         }
         Ok(())
     }
 
-    fn submit_move(
+    async fn submit_move(
         &self,
         entry: &Arc<Entry>,
         number: u32,
@@ -95,9 +96,7 @@ impl Store {
         }
         let (op, answer) = MoveOp::new(entry, number, records);
         self.journal.submit(op);
-        answer
-            .blocking_recv()
-            .map_err(|_| "the broker stopped".to_owned())?
+        answer.await.map_err(|_| "the broker stopped".to_owned())?
     }
 
     /// The pieces of an entry that are left in a segment.
