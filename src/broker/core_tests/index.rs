@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use super::support::*;
 use crate::broker::group::Start;
+use crate::broker::log::FrameAt;
 use crate::broker::log::fault::{Cut, FaultDisk};
-use crate::broker::partition::index::Part;
+use crate::broker::partition::index::{Index, Part, Run};
 use crate::broker::store::{Store, StoreOptions, StoredMessage};
 
 fn open_on(disk: &FaultDisk) -> Arc<Store> {
@@ -108,4 +109,52 @@ async fn start_at_a_time_is_exact_in_finished_segments_and_after_a_restart() {
     );
     check_times(&store, &messages);
     close(store).await;
+}
+
+/// `count` positions from `base` on, in `segment`.
+fn run(segment: u32, base: u64, count: u32) -> Part {
+    let at = FrameAt {
+        segment,
+        offset: 0,
+        len: 64,
+    };
+    Part::Run(Run {
+        base,
+        count,
+        bytes: 10 * count,
+        first: 1,
+        last: 2,
+        at,
+    })
+}
+
+#[test]
+fn of_a_run_that_is_a_copy_in_part_the_rest_counts() {
+    // 104 and 105 were moved from segment 6 to 8, where new ones came behind them, and segment 6 is there still.
+    let mut index = Index::default();
+    for part in [run(5, 76, 28), run(6, 104, 2), run(8, 104, 47), run(9, 151, 48)] {
+        index.insert(part);
+    }
+    let parts: Vec<_> = index.iter().copied().collect();
+    assert_eq!(
+        parts,
+        [run(5, 76, 28), run(6, 104, 2), run(8, 106, 45), run(9, 151, 48)]
+    );
+    assert_eq!(index.bytes(), 1230);
+    // One that has everything fills the gaps only, and changes nothing where there is none.
+    for _ in 0..2 {
+        index.insert(run(7, 70, 140));
+        let spans: Vec<_> = index.iter().map(|part| (part.base(), part.end())).collect();
+        assert_eq!(
+            spans,
+            [
+                (70, 76),
+                (76, 104),
+                (104, 106),
+                (106, 151),
+                (151, 199),
+                (199, 210)
+            ]
+        );
+    }
 }

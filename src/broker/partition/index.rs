@@ -73,6 +73,19 @@ impl Part {
     }
 }
 
+/// A run's positions from `from` up to `to`. Which records these are is in the footer; their share of the bytes is close
+/// enough.
+fn part_of(run: &Run, from: u64, to: u64) -> Run {
+    let count = (to - from) as u32;
+    let bytes = (u64::from(run.bytes) * u64::from(count) / u64::from(run.count)) as u32;
+    Run {
+        base: from,
+        count,
+        bytes,
+        ..*run
+    }
+}
+
 /// The parts of one entry, ascending.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Index {
@@ -100,12 +113,43 @@ impl Index {
         }
     }
 
-    /// Adds a part where it belongs, unless what is there already holds some of it: it is a copy then.
+    /// Adds a part where it belongs, but for what is there already: that is a copy then. Records are there or not; a run
+    /// may be a copy in part, since what was moved into a segment may be followed there by what came behind it.
     pub(crate) fn insert(&mut self, part: Part) {
-        let index = self.first_after(part.base());
-        if self.parts.get(index).is_some_and(|next| next.base() < part.end()) {
-            return;
+        if self.parts.back().is_none_or(|last| last.end() <= part.base()) {
+            return self.put(part);
         }
+        let gaps = self.gaps(part.base(), part.end());
+        match part {
+            Part::Run(run) => {
+                for (from, to) in gaps {
+                    self.put(Part::Run(part_of(&run, from, to)));
+                }
+            }
+            Part::Piece(_) if gaps == [(part.base(), part.end())] => self.put(part),
+            Part::Piece(_) => {}
+        }
+    }
+
+    /// What of these positions no part holds.
+    fn gaps(&self, from: u64, to: u64) -> Vec<(u64, u64)> {
+        let mut gaps = Vec::new();
+        let mut next = from;
+        let held = self.parts.range(self.first_after(from)..);
+        for part in held.take_while(|part| part.base() < to) {
+            if part.base() > next {
+                gaps.push((next, part.base()));
+            }
+            next = part.end();
+        }
+        if next < to {
+            gaps.push((next, to));
+        }
+        gaps
+    }
+
+    fn put(&mut self, part: Part) {
+        let index = self.first_after(part.base());
         self.bytes += part.bytes();
         self.loose += usize::from(matches!(part, Part::Piece(_)));
         self.parts.insert(index, part);
@@ -147,11 +191,9 @@ impl Index {
             if let Part::Run(run) = first
                 && run.end() > start
             {
-                // Which records these are is in the footer; their share is close enough.
-                let left = (run.end() - start) as u32;
-                let bytes = (u64::from(run.bytes) * u64::from(left) / u64::from(run.count)) as u32;
-                self.bytes -= u64::from(run.bytes - bytes);
-                (run.base, run.count, run.bytes) = (start, left, bytes);
+                let left = part_of(run, start, run.end());
+                self.bytes -= u64::from(run.bytes - left.bytes);
+                *run = left;
                 break;
             }
             if first.end() > start {
@@ -222,10 +264,9 @@ impl Index {
             }
             match part {
                 Part::Run(run) if run.end() > to => {
-                    let left = (run.end() - to) as u32;
-                    let bytes = (u64::from(run.bytes) * u64::from(left) / u64::from(run.count)) as u32;
-                    self.bytes -= u64::from(run.bytes - bytes);
-                    (run.base, run.count, run.bytes) = (to, left, bytes);
+                    let left = part_of(run, to, run.end());
+                    self.bytes -= u64::from(run.bytes - left.bytes);
+                    *run = left;
                 }
                 Part::Piece(piece) if piece.end() > to => break,
                 part => {
