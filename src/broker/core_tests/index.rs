@@ -158,3 +158,18 @@ fn of_a_run_that_is_a_copy_in_part_the_rest_counts() {
         );
     }
 }
+
+#[test]
+fn runs_of_a_segment_are_found_also_before_those_of_older_ones() {
+    // The oldest were moved to segment 5, which was finished and goes on, for want of room for another.
+    let mut index = Index::default();
+    for part in [run(5, 0, 23), run(4, 23, 83), run(5, 106, 5)] {
+        index.insert(part);
+    }
+    let (groups, runs) = index.in_segment(5);
+    assert!(groups.is_empty());
+    assert_eq!(
+        runs.into_iter().map(Part::Run).collect::<Vec<_>>(),
+        [run(5, 106, 5), run(5, 0, 23)]
+    );
+}

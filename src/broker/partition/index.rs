@@ -90,8 +90,6 @@ fn part_of(run: &Run, from: u64, to: u64) -> Run {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Index {
     parts: VecDeque<Part>,
-    /// Pieces among them.
-    loose: usize,
     bytes: u64,
 }
 
@@ -151,7 +149,6 @@ impl Index {
     fn put(&mut self, part: Part) {
         let index = self.first_after(part.base());
         self.bytes += part.bytes();
-        self.loose += usize::from(matches!(part, Part::Piece(_)));
         self.parts.insert(index, part);
     }
 
@@ -200,7 +197,6 @@ impl Index {
                 break;
             }
             self.bytes -= first.bytes();
-            self.loose -= usize::from(matches!(first, Part::Piece(_)));
             self.parts.pop_front();
         }
         if self.parts.capacity() > 64 && self.parts.capacity() > 4 * self.parts.len() {
@@ -208,28 +204,22 @@ impl Index {
         }
     }
 
-    /// Consecutive pieces in a segment, each group with the place of its first part; and the runs in it.
+    /// Consecutive pieces in a segment, each group with the place of its first part; and the runs in it, where it was finished
+    /// before and went on for want of room. All parts are looked at: what was moved here may be the oldest.
     pub(crate) fn in_segment(&self, segment: u32) -> (Vec<Vec<Piece>>, Vec<Run>) {
         let mut groups: Vec<Vec<Piece>> = Vec::new();
         let mut runs = Vec::new();
-        let mut left = self.loose;
         for part in self.parts.iter().rev() {
             match part {
                 Part::Run(run) if run.at.segment == segment => runs.push(*run),
-                Part::Run(_) if left == 0 => break,
                 Part::Run(_) => {}
-                Part::Piece(piece) => {
-                    left -= 1;
-                    if piece.at.segment != segment {
-                        continue;
+                Part::Piece(piece) if piece.at.segment != segment => {}
+                Part::Piece(piece) => match groups.last_mut() {
+                    Some(group) if group.last().is_some_and(|next| next.base == piece.end()) => {
+                        group.push(*piece);
                     }
-                    match groups.last_mut() {
-                        Some(group) if group.last().is_some_and(|next| next.base == piece.end()) => {
-                            group.push(*piece);
-                        }
-                        _ => groups.push(vec![*piece]),
-                    }
-                }
+                    _ => groups.push(vec![*piece]),
+                },
             }
         }
         for group in &mut groups {
@@ -245,7 +235,6 @@ impl Index {
         if from >= to {
             return;
         }
-        self.loose -= to - from;
         self.parts.drain(from..to);
         self.parts.insert(from, Part::Run(run));
     }
@@ -271,7 +260,6 @@ impl Index {
                 Part::Piece(piece) if piece.end() > to => break,
                 part => {
                     self.bytes -= part.bytes();
-                    self.loose -= usize::from(matches!(part, Part::Piece(_)));
                     self.parts.remove(index);
                 }
             }
