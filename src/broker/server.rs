@@ -273,8 +273,9 @@ mod tests {
     use tonic::transport::Endpoint;
 
     use super::*;
-    use crate::broker::core_tests::support::{chain_entry, close, configuration, options, topic, until};
-    use crate::broker::service::{Limits, Parts, Peers};
+    use crate::broker::core_tests::support::{
+        chain_entry, close, configuration, options, shared, topic, until,
+    };
     use crate::broker::store::Store;
     use crate::pb;
     use crate::pb::broker_client::BrokerClient;
@@ -300,21 +301,7 @@ mod tests {
         let chains = vec![vec![chain_entry(1, "a", None)]];
         let orders = configuration("a", 1, vec![topic("orders", chains)]);
         store.configure(&orders).unwrap();
-        let shared = Shared::new(Parts {
-            name: "a".to_owned(),
-            cluster: String::new(),
-            store: Arc::clone(&store),
-            counters: Arc::default(),
-            peers: Arc::new(Peers::new()),
-            limits: Limits {
-                max_connections: 10,
-                max_streams_per_connection: 1,
-                max_message_bytes: 1 << 20,
-                max_inflight_bytes: 4 << 20,
-            },
-            channel_capacity: 64,
-            topic_wait: Duration::ZERO,
-        });
+        let shared = shared(&store);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let threads = Arc::new(Threads::gathered(2).unwrap());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::support::*;
 use crate::broker::channel::Channel;
 use crate::broker::group::{Answer, Member, Next, Refused, Start};
-use crate::broker::store::{AppendError, EntryId, Offset, Store};
+use crate::broker::store::{AppendError, Appended, EntryId, Offset, Partition, Store};
 use crate::pb;
 
 #[tokio::test]
@@ -178,6 +178,16 @@ async fn moved(cut: bool) -> Moved {
     }
 }
 
+/// Waits until producer "p" may append, and appends what was stored before the move and a new one.
+async fn append_after_handoff(partition: &Partition) -> Vec<Appended> {
+    until("the handoff is here", async || {
+        append(partition, "p", vec![message(3, "three")]).await.is_ok()
+    })
+    .await;
+    let batch = vec![message(3, "three"), message(4, "four")];
+    append(partition, "p", batch).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_partition_that_is_moved_on_before_the_handoff_came_is_handed_over_all_the_same() {
     let moved = moved(true).await;
@@ -201,13 +211,7 @@ async fn a_partition_that_is_moved_on_before_the_handoff_came_is_handed_over_all
     place(&b, "b", 3, chain);
     moved.wire.cut.store(false, Ordering::SeqCst);
     let partition = partition(&c, 0);
-    until("the handoff is here", async || {
-        append(&partition, "p", vec![message(3, "three")]).await.is_ok()
-    })
-    .await;
-    let again = append(&partition, "p", vec![message(3, "three"), message(4, "four")])
-        .await
-        .unwrap();
+    let again = append_after_handoff(&partition).await;
     assert_eq!((again[0].offset, again[0].duplicate), (Offset::new(1, 2), true));
     assert_eq!((again[1].offset, again[1].duplicate), (Offset::new(3, 0), false));
     let mut member = Member::join(&c, "orders", "g", Start::Earliest).unwrap();
@@ -243,13 +247,7 @@ async fn the_new_owner_takes_appends_at_once_and_those_of_producers_after_the_ha
     let mut member = Member::join(&moved.b, "orders", "g", Start::Earliest).unwrap();
     assert!(matches!(member.next(ALL).await, Next::Unavailable(0, why) if why.contains("handoff")));
     moved.wire.cut.store(false, Ordering::SeqCst);
-    until("the handoff is here", async || {
-        append(&partition, "p", vec![message(3, "three")]).await.is_ok()
-    })
-    .await;
-    let again = append(&partition, "p", vec![message(3, "three"), message(4, "four")])
-        .await
-        .unwrap();
+    let again = append_after_handoff(&partition).await;
     assert_eq!(
         (again[0].offset, again[0].duplicate),
         (Offset::new(1, 2), true),

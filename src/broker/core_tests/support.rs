@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::broker::channel::Channel;
 use crate::broker::counters::Counters;
 use crate::broker::log::{Disk, DiskFile, RealDisk};
+use crate::broker::service::{Limits, Parts, Peers, Shared};
 use crate::broker::store::{
     AppendError, Appended, EntryId, NewMessage, Partition, Store, StoreOptions, StoredMessage,
 };
@@ -253,6 +254,25 @@ pub(crate) fn bodies(messages: &[StoredMessage]) -> Vec<String> {
         .iter()
         .map(|message| String::from_utf8_lossy(&message.body).into_owned())
         .collect()
+}
+
+/// The service's state over a store of broker "a".
+pub(crate) fn shared(store: &Arc<Store>) -> Arc<Shared> {
+    Shared::new(Parts {
+        name: "a".to_owned(),
+        cluster: String::new(),
+        store: Arc::clone(store),
+        counters: Arc::default(),
+        peers: Arc::new(Peers::new()),
+        limits: Limits {
+            max_connections: 10,
+            max_streams_per_connection: 1,
+            max_message_bytes: 1 << 20,
+            max_inflight_bytes: 4 << 20,
+        },
+        channel_capacity: 64,
+        topic_wait: Duration::ZERO,
+    })
 }
 
 /// Lets go of a store and everything of it, as a process does that ends.

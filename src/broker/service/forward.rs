@@ -243,9 +243,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::broker::core_tests::support::{chain_entry, close, configuration, message, options, topic};
+    use crate::broker::core_tests::support::{
+        chain_entry, close, configuration, message, options, shared, topic,
+    };
     use crate::broker::log::fault::FaultDisk;
-    use crate::broker::service::{Limits, Parts, Peers};
     use crate::broker::store::Store;
 
     #[tokio::test]
@@ -260,21 +261,7 @@ mod tests {
         let chains = vec![vec![chain_entry(1, "a", None)]];
         let orders = configuration("a", 1, vec![topic("orders", chains)]);
         store.configure(&orders).unwrap();
-        let shared = Shared::new(Parts {
-            name: "a".to_owned(),
-            cluster: String::new(),
-            store: Arc::clone(&store),
-            counters: Arc::default(),
-            peers: Arc::new(Peers::new()),
-            limits: Limits {
-                max_connections: 1,
-                max_streams_per_connection: 1,
-                max_message_bytes: 1 << 20,
-                max_inflight_bytes: 4 << 20,
-            },
-            channel_capacity: 64,
-            topic_wait: Duration::ZERO,
-        });
+        let shared = shared(&store);
         disk.set_capacity(Some(disk.used()));
         let now = Instant::now();
         let delivery = Delivery {

@@ -10,7 +10,7 @@ use super::PARTITIONS;
 use super::history::{SENTINELS, Stored};
 use super::producer::{id, send};
 use super::scheduler::turns;
-use super::world::{BROKERS, Stage, World};
+use super::world::{BROKERS, Stage, World, holder};
 use crate::broker::core_tests::support::{entry, read_all};
 use crate::broker::log::fault::Cut;
 
@@ -124,8 +124,7 @@ async fn finish(world: &World) {
     let mut log = Vec::new();
     for partition in 0..PARTITIONS {
         for link in world.chain(partition) {
-            let broker = BROKERS.iter().position(|name| *name == link.brokers[0]).unwrap();
-            let (store, _) = world.store(broker);
+            let (store, _) = world.store(holder(&link));
             let id_of = entry(partition as u32, link.epoch);
             let messages = read_all(&store, &id_of).await.unwrap();
             if let Some(sealed_at) = link.sealed_at {

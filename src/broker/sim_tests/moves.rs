@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::PARTITIONS;
 use super::scheduler::turns;
-use super::world::{BROKERS, Stage, World};
+use super::world::{BROKERS, Stage, World, holder};
 use crate::broker::core_tests::support::{chain_entry, entry};
 use crate::broker::store::{EntryId, Store};
 use crate::pb;
@@ -74,7 +74,7 @@ async fn evacuate(world: &World, partition: usize) {
         return;
     }
     let link = &sealed[world.below(sealed.len() as u32) as usize];
-    let from = BROKERS.iter().position(|name| *name == link.brokers[0]).unwrap();
+    let from = holder(link);
     let to = (from + 1) % BROKERS.len();
     let id = entry(partition as u32, link.epoch);
     copy(world, (from, to), &id, link.sealed_at.unwrap()).await;

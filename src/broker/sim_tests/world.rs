@@ -25,6 +25,12 @@ use crate::pb;
 /// The brokers' names.
 pub(super) const BROKERS: [&str; 2] = ["a", "b"];
 
+/// The broker that has an entry.
+pub(super) fn holder(link: &pb::ChainEntry) -> usize {
+    let broker = BROKERS.iter().position(|name| *name == link.brokers[0]);
+    broker.unwrap()
+}
+
 /// How often each thing happened.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Faults {
@@ -205,11 +211,7 @@ impl World {
     /// Whoever takes messages of a partition.
     pub(super) fn owner(&self, partition: usize) -> usize {
         let plan = self.plan.borrow();
-        let newest = plan.chains[partition].last().unwrap();
-        BROKERS
-            .iter()
-            .position(|name| *name == newest.brokers[0])
-            .unwrap()
+        holder(plan.chains[partition].last().unwrap())
     }
 
     /// The operator wants another chain.
