@@ -9,6 +9,7 @@ mod peers;
 mod ports;
 mod proc;
 mod process;
+mod processors;
 mod report;
 mod stats;
 mod tonic_server;
@@ -16,6 +17,7 @@ mod tonic_server;
 use std::net::SocketAddr;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
 
 /// What `make bench` runs.
 #[derive(Debug, Parser)]
@@ -38,22 +40,23 @@ enum Command {
     },
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Command::Run(arguments) => {
-            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-            // Whatever was started ends when the measurement is dropped.
-            tokio::select! {
-                done = measure::run(arguments) => done,
-                _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
-                _ = terminate.recv() => anyhow::bail!("terminated"),
-            }
-        }
         Command::Load(load) => {
-            println!("{}", serde_json::to_string(&load::run(load).await?)?);
+            println!("{}", serde_json::to_string(&load::run(load)?)?);
             Ok(())
         }
-        Command::TonicServer { listen } => tonic_server::serve(listen).await,
+        Command::Run(arguments) => Runtime::new()?.block_on(run(arguments)),
+        Command::TonicServer { listen } => Runtime::new()?.block_on(tonic_server::serve(listen)),
+    }
+}
+
+async fn run(arguments: measure::Arguments) -> anyhow::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    // Whatever was started ends when the measurement is dropped.
+    tokio::select! {
+        done = measure::run(arguments) => done,
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+        _ = terminate.recv() => anyhow::bail!("terminated"),
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -90,10 +90,21 @@ impl Server {
     }
 }
 
-/// Runs a client to its end and returns what it printed.
-pub(crate) async fn output(command: &mut Command, limit: Duration) -> anyhow::Result<String> {
+/// Starts a client; what is returned runs it to its end, and returns what it printed.
+pub(crate) fn output(
+    command: &mut Command,
+    limit: Duration,
+) -> impl Future<Output = anyhow::Result<String>> + use<> {
     let shown = shown(command);
     let running = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    async move { printed(running, limit, shown).await }
+}
+
+async fn printed(
+    running: impl Future<Output = std::io::Result<Output>>,
+    limit: Duration,
+    shown: String,
+) -> anyhow::Result<String> {
     let output = tokio::time::timeout(limit, running)
         .await
         .with_context(|| format!("it took more than {limit:?}: {shown}"))?

@@ -1,77 +1,51 @@
 //! Opens all connections and streams.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::sync::mpsc;
+use h2::client::SendRequest;
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tonic::transport::{Channel, Endpoint};
 
-use super::latency::Latencies;
-use super::pace::Pace;
-use super::{Due, Load, Protocol, article, sluice};
+use super::stream::{Common, Stream, open};
 
 /// Connections that are opened at once: a server's backlog must hold them.
 const AT_ONCE: usize = 64;
 
-/// One stream's part of the load.
-pub(super) struct Part {
-    pub(super) index: usize,
-    pub(super) channel: Channel,
-    pub(super) due: mpsc::UnboundedReceiver<u64>,
-    pub(super) body: bytes::Bytes,
-    pub(super) topic: String,
-    pub(super) pace: Arc<Pace>,
-    pub(super) latencies: Arc<Latencies>,
-}
-
 pub(super) async fn all(
-    load: &Load,
-    pace: &Arc<Pace>,
-    latencies: &Arc<Latencies>,
-    streams: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<Vec<Due>> {
-    let endpoint = Endpoint::from_shared(format!("http://{}", load.address))?
-        .connect_timeout(Duration::from_secs(10))
-        .tcp_nodelay(true);
-    let channels: Vec<Channel> = stream::iter(0..load.connections)
-        .map(|_| endpoint.connect())
-        .buffer_unordered(AT_ONCE)
+    common: &Arc<Common>,
+    reading: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<Vec<Arc<Mutex<Stream>>>> {
+    let load = &common.load;
+    let connections: Vec<SendRequest<Bytes>> = stream::iter(0..load.connections)
+        .map(|_| connect(common))
+        .buffered(AT_ONCE)
         .try_collect()
         .await
         .context("connecting")?;
-    let body = bytes::Bytes::from(vec![0x5a; load.size]);
-    let mut senders = Vec::new();
-    let mut parts = Vec::new();
-    for index in 0..load.connections * load.streams {
-        let (sender, due) = mpsc::unbounded_channel();
-        senders.push(sender);
-        let channel = channels
-            .get(index % channels.len())
-            .context("there is no connection")?;
-        parts.push(Part {
-            index,
-            channel: channel.clone(),
-            due,
-            body: body.clone(),
-            topic: load.topic.clone(),
-            pace: Arc::clone(pace),
-            latencies: Arc::clone(latencies),
-        });
-    }
-    let protocol = load.protocol;
-    let mut opening = stream::iter(parts)
-        .map(|part| async move {
-            match protocol {
-                Protocol::Article => Ok(article::open(part)),
-                Protocol::Sluice => sluice::open(part).await,
-            }
+    let mut opening = stream::iter(0..load.connections * load.streams)
+        .map(|index| {
+            let connection = connections.get(index % load.connections).cloned();
+            let common = Arc::clone(common);
+            async move { open(common, connection.context("there is no connection")?, index).await }
         })
-        .buffer_unordered(AT_ONCE);
-    while let Some(reading) = opening.try_next().await.context("opening a stream")? {
-        streams.spawn(reading);
+        .buffered(AT_ONCE);
+    let mut streams = Vec::new();
+    while let Some((stream, answers)) = opening.try_next().await.context("opening a stream")? {
+        streams.push(stream);
+        reading.spawn(answers);
     }
-    Ok(senders)
+    Ok(streams)
+}
+
+async fn connect(common: &Common) -> anyhow::Result<SendRequest<Bytes>> {
+    let socket = TcpStream::connect(common.load.address).await?;
+    socket.set_nodelay(true)?;
+    let (requests, connection) = h2::client::handshake(socket).await?;
+    // Its streams fail where it fails.
+    tokio::spawn(connection);
+    Ok(requests)
 }

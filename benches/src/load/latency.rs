@@ -1,6 +1,5 @@
-//! Latencies of all streams, in nanoseconds, without one lock for all.
+//! Latencies of all streams, in nanoseconds.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -8,62 +7,23 @@ use parking_lot::Mutex;
 
 /// The longest latency that is told apart: a minute.
 const HIGHEST: u64 = 60_000_000_000;
-const SHARDS: usize = 8;
 
-pub(super) struct Latencies {
-    shards: Vec<Mutex<Histogram<u64>>>,
-    answered: AtomicU64,
-}
-
-fn histogram() -> anyhow::Result<Histogram<u64>> {
-    Ok(Histogram::new_with_bounds(1, HIGHEST, 3)?)
-}
+pub(super) struct Latencies(Mutex<Histogram<u64>>);
 
 impl Latencies {
-    pub(super) fn new(streams: usize) -> anyhow::Result<Self> {
-        let shards = (0..streams.clamp(1, SHARDS)).map(|_| histogram().map(Mutex::new));
-        Ok(Self {
-            shards: shards.collect::<anyhow::Result<_>>()?,
-            answered: AtomicU64::new(0),
-        })
+    pub(super) fn new() -> anyhow::Result<Self> {
+        Ok(Self(Mutex::new(Histogram::new_with_bounds(1, HIGHEST, 3)?)))
     }
 
-    pub(super) fn record(&self, stream: usize, latency: Duration) {
-        if let Some(shard) = self.shards.get(stream % self.shards.len()) {
-            shard.lock().saturating_record(latency.as_nanos() as u64);
-        }
-        self.answered.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn record(&self, latency: Duration) {
+        self.0.lock().saturating_record(latency.as_nanos() as u64);
     }
 
-    pub(super) fn answered(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn total(&self) -> anyhow::Result<Histogram<u64>> {
-        let mut total = histogram()?;
-        for shard in &self.shards {
-            total.add(&*shard.lock())?;
-        }
-        Ok(total)
-    }
-}
-
-/// How late the generator was.
-#[derive(Default)]
-pub(super) struct Lags(Option<Histogram<u64>>);
-
-impl Lags {
-    pub(super) fn record(&mut self, lag: Duration) {
-        if self.0.is_none() {
-            self.0 = histogram().ok();
-        }
-        if let Some(lags) = &mut self.0 {
-            lags.saturating_record(lag.as_nanos() as u64);
-        }
+    pub(super) fn count(&self) -> u64 {
+        self.0.lock().len()
     }
 
     pub(super) fn micros(&self, quantile: f64) -> f64 {
-        let value = self.0.as_ref().map_or(0, |lags| lags.value_at_quantile(quantile));
-        value as f64 / 1000.0
+        self.0.lock().value_at_quantile(quantile) as f64 / 1000.0
     }
 }

@@ -1,24 +1,29 @@
 //! The load generator: one for all servers, open loop. Every message has an intended time that is fixed before the
 //! load starts, and its latency counts from there, so that a server that is slow cannot hide it by slowing the load.
+//!
+//! One thread does everything, with little more between it and the sockets than HTTP/2 (the `h2` crate): what the
+//! generator itself needs is part of every latency, and of the processors that it shares with the server.
 
-mod article;
 mod connect;
 mod latency;
 mod pace;
-mod sluice;
+mod speech;
+mod stream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use bytes::Bytes;
+use clap::Args;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::proc;
 use latency::Latencies;
 use pace::Pace;
+use speech::Protocol;
+use stream::Common;
 
 /// How long answers are waited for after the last message.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,16 +32,6 @@ const LOOKS: usize = 4;
 const LOOK: Duration = Duration::from_millis(250);
 /// And after this time whatever it does.
 const MOST_LOOKS: usize = 60;
-
-/// What is spoken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Protocol {
-    /// A payload in, an ack out.
-    Article,
-    /// Sluice's Publish: what is due together goes in one batch, acks are cumulative.
-    Sluice,
-}
 
 /// A load of fixed rate over many streams.
 #[derive(Debug, Clone, Args)]
@@ -100,56 +95,65 @@ pub(crate) struct Loaded {
     pub(crate) measured_seconds: f64,
 }
 
-/// Runs the load.
-pub(crate) async fn run(load: Load) -> anyhow::Result<Loaded> {
-    let rss_before = proc::rss(load.pid)?;
-    let count = load.connections * load.streams;
-    let pace = Arc::new(Pace::new(&load, count));
-    let latencies = Arc::new(Latencies::new(count)?);
-    let mut streams = JoinSet::new();
-    let senders = connect::all(&load, &pace, &latencies, &mut streams).await?;
-    let rss_open = settled_rss(load.pid).await?;
+/// Runs the load, on the thread that it is called on.
+///
+/// # Errors
+/// A server that cannot be reached, refuses a message or ends a stream, and a process that cannot be read about.
+pub(crate) fn run(load: Load) -> anyhow::Result<Loaded> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(measure(load))
+}
+
+async fn measure(load: Load) -> anyhow::Result<Loaded> {
+    let pid = load.pid;
+    let rss_before = proc::rss(pid)?;
+    let common = Arc::new(Common {
+        pace: Pace::new(&load, load.connections * load.streams),
+        latencies: Latencies::new()?,
+        body: Bytes::from(vec![0x5a; load.size]),
+        load,
+    });
+    let Common {
+        load,
+        pace,
+        latencies,
+        ..
+    } = &*common;
+    let mut reading = JoinSet::new();
+    let streams = connect::all(&common, &mut reading).await?;
+    let rss_open = settled_rss(pid).await?;
     let (mut cpu_seconds, mut measured_seconds) = (0.0, 0.0);
-    let mut lags = latency::Lags::default();
+    let mut lags = Latencies::new()?;
     if load.rate > 0 {
         pace.start();
-        let pacer = {
-            let pace = Arc::clone(&pace);
-            std::thread::spawn(move || pace.run(&senders))
+        let cpu = async {
+            tokio::time::sleep_until(pace.measured_from().into()).await;
+            let (before, since) = (proc::cpu_seconds(pid)?, Instant::now());
+            tokio::time::sleep_until(pace.ends().into()).await;
+            anyhow::Ok((proc::cpu_seconds(pid)? - before, since.elapsed().as_secs_f64()))
         };
-        tokio::time::sleep_until(pace.measured_from().into()).await;
-        let cpu_before = proc::cpu_seconds(load.pid)?;
-        let measured = std::time::Instant::now();
-        tokio::time::sleep_until(pace.ends().into()).await;
-        cpu_seconds = proc::cpu_seconds(load.pid)? - cpu_before;
-        measured_seconds = measured.elapsed().as_secs_f64();
-        let (all, senders_back) = pacer.join().map_err(|_| anyhow::anyhow!("the pacer failed"))?;
-        lags = all;
-        let end = tokio::time::Instant::now() + PATIENCE;
-        while latencies.answered() < pace.measured_messages() && tokio::time::Instant::now() < end {
-            if let Some(ended) = streams.try_join_next() {
-                ended??;
-            }
+        (lags, (cpu_seconds, measured_seconds)) = tokio::try_join!(pace.run(&streams), cpu)?;
+        let end = Instant::now() + PATIENCE;
+        while latencies.count() < pace.measured_messages() && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        drop(senders_back);
     }
-    let rss_loaded = proc::rss(load.pid)?;
-    if let Some(ended) = streams.try_join_next() {
+    let rss_loaded = proc::rss(pid)?;
+    if let Some(ended) = reading.try_join_next() {
         ended??;
     }
-    let histogram = latencies.total()?;
-    let micros = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1000.0;
     Ok(Loaded {
         connections: load.connections,
-        streams: count,
+        streams: streams.len(),
         rate: load.rate,
         messages: pace.measured_messages(),
-        missing: pace.measured_messages().saturating_sub(histogram.len()),
-        p50: micros(0.5),
-        p99: micros(0.99),
-        p999: micros(0.999),
-        max: micros(1.0),
+        missing: pace.measured_messages().saturating_sub(latencies.count()),
+        p50: latencies.micros(0.5),
+        p99: latencies.micros(0.99),
+        p999: latencies.micros(0.999),
+        max: latencies.micros(1.0),
         generator_p50: lags.micros(0.5),
         generator_p99: lags.micros(0.99),
         rss_before,
@@ -178,6 +182,3 @@ async fn settled_rss(pid: u32) -> anyhow::Result<u64> {
     }
     proc::rss(pid)
 }
-
-/// Where the numbers of messages go that are due on a stream.
-type Due = mpsc::UnboundedSender<u64>;

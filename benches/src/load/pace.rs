@@ -1,12 +1,13 @@
-//! When each message is due. Message `k` of the load goes to stream `k` modulo the number of streams, at an even pace;
-//! a thread of its own hands them over, since timers of an async runtime tick in whole milliseconds.
+//! When each message is due. Message `k` of the load goes to stream `k` modulo the number of streams, at an even pace.
 
-use std::num::NonZeroU64;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::latency::Lags;
-use super::{Due, Load};
+use parking_lot::Mutex;
+
+use super::Load;
+use super::latency::Latencies;
+use super::stream::Stream;
 
 /// From the start of the pace to the first message.
 const LEAD: Duration = Duration::from_millis(20);
@@ -67,29 +68,27 @@ impl Pace {
         (message >= self.unmeasured).then(|| Instant::now().saturating_duration_since(self.due(message)))
     }
 
-    /// Hands every message over when it is due. Returns how late that was.
-    pub(super) fn run(&self, streams: &[Due]) -> (Lags, Vec<Due>) {
-        // Else the kernel may wake it 50 µs late, which would be part of every latency.
-        if let Err(error) = rustix::thread::set_current_timer_slack(NonZeroU64::new(1)) {
-            eprintln!("the timer's slack stays as it is: {error}");
-        }
-        let mut lags = Lags::default();
+    /// Has every message sent when it is due; says how late that was.
+    ///
+    /// It looks at the clock and at the sockets without end and never sleeps: on a virtual machine a thread that is
+    /// woken is tens of microseconds late, which would be a large part of every latency.
+    pub(super) async fn run(&self, streams: &[Arc<Mutex<Stream>>]) -> anyhow::Result<Latencies> {
+        let lags = Latencies::new()?;
         for message in 0..self.messages {
             let due = self.due(message);
-            let mut now = Instant::now();
-            if due > now {
-                std::thread::sleep(due - now);
-                now = Instant::now();
+            // What is sent goes out, and answers come in, also when this is late.
+            tokio::task::yield_now().await;
+            while Instant::now() < due {
+                tokio::task::yield_now().await;
             }
             if message >= self.unmeasured {
-                lags.record(now.saturating_duration_since(due));
+                lags.record(due.elapsed());
             }
             let number = message / self.streams + 1;
             if let Some(stream) = streams.get((message % self.streams) as usize) {
-                // A stream that has failed is reported by its task.
-                let _ = stream.send(number);
+                stream.lock().due(number);
             }
         }
-        (lags, streams.to_vec())
+        Ok(lags)
     }
 }

@@ -9,6 +9,7 @@ use super::Bench;
 use crate::bars::Bars;
 use crate::load::Loaded;
 use crate::peers::handlers::Handler;
+use crate::processors::{Share, on};
 use crate::report::{Plot, Section, Table, spread};
 use crate::stats::Spread;
 use crate::{proc, process};
@@ -45,7 +46,10 @@ pub(super) async fn run(bench: &Bench, handler: Handler, load: &[(&str, String)]
     for (name, value) in load {
         command.arg(format!("--{name}={value}"));
     }
-    let text = process::output(&mut command, Duration::from_secs(180)).await?;
+    let running = on(Share::Load, || {
+        Ok(process::output(&mut command, Duration::from_secs(180)))
+    })?;
+    let text = running.await?;
     server.end().await?;
     Ok(serde_json::from_str(&text)?)
 }

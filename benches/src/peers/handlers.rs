@@ -9,6 +9,7 @@ use tokio::process::Command;
 use super::{Programs, sluice};
 use crate::ports;
 use crate::process::Server;
+use crate::processors::{Share, on};
 
 /// One of the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,31 +41,36 @@ impl Handler {
         }
     }
 
+    /// Starts it on the processors that the load generator leaves.
     pub(crate) async fn start(
         self,
         programs: &Programs,
         folder: &Path,
     ) -> anyhow::Result<(Server, SocketAddr)> {
         std::fs::create_dir_all(folder)?;
-        let address = ports::free_address()?;
-        let listen = format!("--listen={address}");
-        let mut command = match self {
+        let (mut command, address) = match self {
             Self::Sluice => {
                 let settings = sluice::Settings {
                     partitions: 16,
                     is_memory: true,
                 };
-                let broker = sluice::start(programs, folder, settings).await?;
-                return Ok((broker.server, broker.address));
+                sluice::command(programs, folder, settings)?
             }
-            Self::Go => Command::new(&programs.grpc_go),
-            Self::Tonic => {
-                let mut command = Command::new(std::env::current_exe()?);
-                command.arg("tonic-server");
-                command
+            Self::Go | Self::Tonic => {
+                let address = ports::free_address()?;
+                let mut command = match self {
+                    Self::Go => Command::new(&programs.grpc_go),
+                    _ => Command::new(std::env::current_exe()?),
+                };
+                if self == Self::Tonic {
+                    command.arg("tonic-server");
+                }
+                command.arg(format!("--listen={address}"));
+                (command, address)
             }
         };
-        let mut server = Server::start(self.name(), command.arg(listen), &folder.join("log"))?;
+        let log = folder.join("log");
+        let mut server = on(Share::Server, || Server::start(self.name(), &mut command, &log))?;
         server.ready(address).await?;
         Ok((server, address))
     }

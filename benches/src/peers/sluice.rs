@@ -37,6 +37,18 @@ pub(crate) struct Broker {
 
 /// Starts a broker on a folder.
 pub(crate) async fn start(programs: &Programs, folder: &Path, settings: Settings) -> anyhow::Result<Broker> {
+    let (mut command, address) = command(programs, folder, settings)?;
+    let mut server = Server::start("sluice", &mut command, &folder.join("log"))?;
+    server.ready(address).await?;
+    Ok(Broker { server, address })
+}
+
+/// What starts it, and where it will serve.
+pub(super) fn command(
+    programs: &Programs,
+    folder: &Path,
+    settings: Settings,
+) -> anyhow::Result<(Command, SocketAddr)> {
     std::fs::create_dir_all(folder)?;
     let address = ports::free_address()?;
     let (control, http) = (ports::free_address()?, ports::free_address()?);
@@ -60,9 +72,7 @@ pub(crate) async fn start(programs: &Programs, folder: &Path, settings: Settings
     if settings.is_memory {
         command.arg("--memory-durability");
     }
-    let mut server = Server::start("sluice", &mut command, &folder.join("log"))?;
-    server.ready(address).await?;
-    Ok(Broker { server, address })
+    Ok((command, address))
 }
 
 /// The last line of `sluice bench --output json`, as far as it is used.
