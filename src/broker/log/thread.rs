@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::disk::{DiskFile, is_full};
+use super::fill::Then;
 use super::journal::{Journal, Op, Shared};
 use super::writer::Writer;
 
@@ -158,7 +159,7 @@ impl Shared {
     /// Writes what has gathered.
     pub(super) fn write_pending(&self) -> Result<(), String> {
         self.pending
-            .write(|end| self.fill.advance(end))
+            .write(|end| self.fill.advance(end, Then::GoesOn))
             .map_err(|unwritten| self.not_written(&unwritten.file, unwritten.start, &unwritten.error))
     }
 

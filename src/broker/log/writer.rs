@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::disk::{DiskFile, is_full};
+use super::fill::Then;
 use super::frame::{Frames, Kind, Meta};
 use super::journal::{Checkpoint, Op, Shared};
 
@@ -212,7 +213,11 @@ impl Writer {
         };
         let bytes = self.frames.bytes();
         let end = self.end + bytes.len() as u64;
-        self.shared.fill.advance(end);
+        let then = match self.shared.fsync.load(Ordering::Relaxed) {
+            true => Then::Syncs,
+            false => Then::GoesOn,
+        };
+        self.shared.fill.advance(end, then);
         match file.write(bytes, self.end) {
             Ok(()) => {
                 self.end = end;
