@@ -82,49 +82,64 @@ impl Channel {
         self.state.lock().capacity as u32
     }
 
+    /// Takes room where there is some and nobody waits for it. `arrived` as for [`Channel::enter`].
+    pub fn try_enter(self: &Arc<Self>, messages: u32, bytes: u64, arrived: Instant) -> Option<Permit> {
+        let messages = u64::from(messages);
+        let mut state = self.state.lock();
+        if !state.waiting.is_empty() || state.messages >= state.capacity {
+            return None;
+        }
+        state.messages += messages;
+        state.bytes += bytes;
+        Some(Permit {
+            channel: Arc::clone(self),
+            messages,
+            bytes,
+            arrived,
+        })
+    }
+
     /// Waits for room. `arrived` is when the batch was taken off the wire: the sojourn counts from there.
     /// Cancel-safe: a caller that goes away leaves no permit and no place in the queue behind.
     pub async fn enter(self: &Arc<Self>, messages: u32, bytes: u64, arrived: Instant) -> Permit {
-        let messages = u64::from(messages);
-        let place = {
-            let mut state = self.state.lock();
-            if state.waiting.is_empty() && state.messages < state.capacity {
-                state.messages += messages;
-                state.bytes += bytes;
-                None
-            } else {
-                let id = state.next_waiter;
-                state.next_waiter += 1;
-                let (admit, admitted) = oneshot::channel();
-                state.waiting.push_back(Waiter {
-                    id,
-                    messages,
-                    bytes,
-                    admit,
-                });
-                Some((
-                    Place {
-                        channel: self,
-                        id,
-                        messages,
-                        bytes,
-                        taken: false,
-                    },
-                    admitted,
-                ))
-            }
-        };
-        if let Some((mut place, admitted)) = place {
-            // The queue's end of it is only dropped after it was used.
-            _ = admitted.await;
-            place.taken = true;
+        if let Some(permit) = self.try_enter(messages, bytes, arrived) {
+            return permit;
         }
+        let messages = u64::from(messages);
+        let (mut place, admitted) = self.queue(messages, bytes);
+        // The queue's end of it is only dropped after it was used.
+        _ = admitted.await;
+        place.taken = true;
         Permit {
             channel: Arc::clone(self),
             messages,
             bytes,
             arrived,
         }
+    }
+
+    /// A place behind all who wait; let in at once where there is room again.
+    fn queue(&self, messages: u64, bytes: u64) -> (Place<'_>, oneshot::Receiver<()>) {
+        let (admit, admitted) = oneshot::channel();
+        let mut state = self.state.lock();
+        let id = state.next_waiter;
+        state.next_waiter += 1;
+        state.waiting.push_back(Waiter {
+            id,
+            messages,
+            bytes,
+            admit,
+        });
+        state.admit();
+        drop(state);
+        let place = Place {
+            channel: self,
+            id,
+            messages,
+            bytes,
+            taken: false,
+        };
+        (place, admitted)
     }
 
     /// Messages and bytes inside now.
@@ -225,6 +240,21 @@ mod tests {
         drop(permit);
         assert_eq!(channel.inside(), (0, 0));
         enter(&channel, 1).now_or_never().expect("there is room");
+    }
+
+    #[tokio::test]
+    async fn nobody_passes_those_who_wait() {
+        let channel = Channel::new(1);
+        let now = Instant::now();
+        let first = channel.try_enter(3, 30, now).expect("there is room");
+        assert!(channel.try_enter(1, 10, now).is_none());
+        let mut waiting = Box::pin(enter(&channel, 1));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        channel.set_capacity(4);
+        assert!(channel.try_enter(1, 10, now).is_none(), "the room is taken");
+        drop(first);
+        drop(waiting.now_or_never().expect("it was let in"));
+        assert!(channel.try_enter(1, 10, now).is_some());
     }
 
     #[tokio::test]

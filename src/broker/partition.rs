@@ -382,6 +382,11 @@ impl Watcher for Partition {
 }
 
 impl AppendTicket {
+    /// What [`AppendTicket::done`] would say, where it is known.
+    pub(crate) fn known(&mut self) -> Option<Result<Vec<Appended>, AppendError>> {
+        self.answer.try_recv().ok()
+    }
+
     /// Waits until the batch is as durable as the cluster's durability says. One result for each message.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -49,6 +50,8 @@ impl Inbox {
 pub(super) struct Mailbox {
     inbox: Mutex<Inbox>,
     waking: Waking,
+    /// What runs beside the answer runs now, and the answer is looked at after it.
+    runs_beside: AtomicBool,
 }
 
 impl Mailbox {
@@ -57,6 +60,7 @@ impl Mailbox {
         Arc::new(Self {
             inbox: Mutex::default(),
             waking,
+            runs_beside: AtomicBool::new(false),
         })
     }
 
@@ -102,6 +106,14 @@ impl Mailbox {
         self.inbox.lock().is_polled = true;
     }
 
+    /// Polls what runs beside the answer; what that adds to the answer does not wake the stream.
+    pub(super) fn run_beside<T>(&self, poll: impl FnOnce() -> T) -> T {
+        self.runs_beside.store(true, Ordering::Release);
+        let polled = poll();
+        self.runs_beside.store(false, Ordering::Release);
+        polled
+    }
+
     /// It has run. How much was read since the last time.
     pub(super) fn finish(&self) -> u32 {
         let mut inbox = self.inbox.lock();
@@ -117,6 +129,22 @@ impl std::task::Wake for Mailbox {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.waking.wake();
+    }
+}
+
+/// Wakes a stream for its answer.
+pub(super) struct AnswerWaker(pub Arc<Mailbox>);
+
+impl std::task::Wake for AnswerWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // What came before this wake is seen by the look that follows.
+        if !self.0.runs_beside.load(Ordering::Acquire) {
+            self.0.waking.wake();
+        }
     }
 }
 
@@ -242,6 +270,21 @@ mod tests {
         assert_eq!(taken(&ready), [1]);
         assert_eq!(mailbox.finish(), 3);
         assert_eq!(mailbox.push(Bytes::from_static(b"de")), 2);
+    }
+
+    #[test]
+    fn an_answer_wakes_its_stream_but_not_while_what_runs_beside_it_runs() {
+        let ready = Arc::<Ready>::default();
+        let mailbox = Mailbox::new(Waking::new(1, &ready));
+        let answer = Waker::from(Arc::new(AnswerWaker(Arc::clone(&mailbox))));
+        let stream = Waker::from(Arc::clone(&mailbox));
+        mailbox.run_beside(|| answer.wake_by_ref());
+        assert!(taken(&ready).is_empty(), "it is looked at in any case");
+        mailbox.run_beside(|| stream.wake_by_ref());
+        assert_eq!(taken(&ready), [1], "what runs beside it is to run again");
+        mailbox.waking().begin();
+        answer.wake_by_ref();
+        assert_eq!(taken(&ready), [1]);
     }
 
     #[test]

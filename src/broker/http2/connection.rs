@@ -296,6 +296,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
         let this = &mut *self;
+        this.state.ready().awake();
         for _ in 0..ROUNDS {
             match this.round(context) {
                 Poll::Pending => return Poll::Pending,

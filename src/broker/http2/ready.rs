@@ -14,8 +14,9 @@ pub(super) struct Ready(Mutex<Woken>);
 #[derive(Debug, Default)]
 struct Woken {
     streams: Vec<u32>,
-    /// Some while the connection sleeps.
     connection: Option<Waker>,
+    /// The connection is to be woken: else it looks by itself before it sleeps.
+    is_asleep: bool,
 }
 
 impl Ready {
@@ -23,6 +24,11 @@ impl Ready {
     pub(super) fn take(&self, into: &mut Vec<u32>) {
         into.clear();
         std::mem::swap(&mut self.0.lock().streams, into);
+    }
+
+    /// The connection is awake.
+    pub(super) fn awake(&self) {
+        self.0.lock().is_asleep = false;
     }
 
     /// Lets the connection sleep until a stream is woken. False where one is already.
@@ -39,6 +45,7 @@ impl Ready {
         {
             woken.connection = Some(waker.clone());
         }
+        woken.is_asleep = true;
         true
     }
 }
@@ -68,7 +75,10 @@ impl Waking {
         }
         let mut woken = self.ready.0.lock();
         woken.streams.push(self.stream);
-        let connection = woken.connection.take();
+        if !std::mem::take(&mut woken.is_asleep) {
+            return;
+        }
+        let connection = woken.connection.clone();
         drop(woken);
         if let Some(connection) = connection {
             connection.wake();
@@ -91,6 +101,16 @@ mod tests {
         let (one, two) = (Waking::new(1, &ready), Waking::new(3, &ready));
         let (waker, count) = counting();
         let context = Context::from_waker(&waker);
+        one.wake();
+        assert!(!ready.sleep(&context), "there is something to do");
+        assert_eq!(taken(&ready), [1]);
+        one.begin();
+        assert!(ready.sleep(&context));
+        ready.awake();
+        one.wake();
+        assert_eq!(count.load(Ordering::Relaxed), 0, "it is awake and sees it");
+        assert_eq!(taken(&ready), [1]);
+        one.begin();
         assert!(ready.sleep(&context));
         two.wake();
         two.wake();

@@ -12,7 +12,7 @@ use http_body::Body as _;
 use parking_lot::Mutex;
 use tonic::body::Body;
 
-use super::body::Mailbox;
+use super::body::{AnswerWaker, Mailbox};
 use super::fault::Code;
 use super::frame::{MAX_FRAME_BYTES, put};
 use super::headers;
@@ -58,6 +58,7 @@ pub(super) struct Stream {
     pub is_stalled: bool,
     id: u32,
     waker: Waker,
+    answer_waker: Waker,
     answer: Answer,
     /// Data that waits for a window.
     unsent: Bytes,
@@ -101,6 +102,7 @@ impl Stream {
     ) -> Self {
         Self {
             waker: Waker::from(Arc::clone(&mailbox)),
+            answer_waker: Waker::from(Arc::new(AnswerWaker(Arc::clone(&mailbox)))),
             mailbox,
             window: windows.0,
             sending: windows.1,
@@ -145,10 +147,14 @@ impl Stream {
             return Went::On;
         };
         if let Some(future) = beside
-            && future.as_mut().poll(context).is_ready()
+            && self
+                .mailbox
+                .run_beside(|| future.as_mut().poll(context))
+                .is_ready()
         {
             *beside = None;
         }
+        let context = &mut Context::from_waker(&self.answer_waker);
         loop {
             send(&mut self.unsent, self.id, &mut self.sending, wire);
             if !self.unsent.is_empty() {

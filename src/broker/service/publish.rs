@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::ReusableBoxFuture;
 use tonic::{Response, Status, Streaming};
 
@@ -218,15 +219,14 @@ impl Session {
         mut requests: Box<Streaming<pb::PublishRequest>>,
     ) -> Result<(), Status> {
         self.welcome();
-        let mut signals = self.shared.signals();
-        signals.mark_changed();
+        let mut signals = WatchStream::new(self.shared.signals());
         let mut has_input = true;
         // How the stream ends, once what was taken is settled.
         let mut end: Option<Result<(), Status>> = None;
         let mut lingering: Option<std::pin::Pin<Box<tokio::time::Sleep>>> = None;
         let mut is_draining = false;
         loop {
-            self.pump();
+            self.pump()?;
             self.settle();
             if let Some(result) = &end
                 && self.rounds.is_empty()
@@ -236,8 +236,7 @@ impl Session {
             }
             tokio::select! {
                 biased;
-                Ok(()) = signals.changed() => {
-                    let news = *signals.borrow_and_update();
+                Some(news) = signals.next() => {
                     let drains = news.draining && !is_draining;
                     if let Err(status) = self.hear(news, is_draining) {
                         end.get_or_insert(Err(status));
@@ -248,15 +247,8 @@ impl Session {
                         lingering = Some(Box::pin(tokio::time::sleep(LINGER)));
                     }
                 }
-                result = poll_optional(&mut self.committing), if self.committing_way.is_some() => {
-                    self.committed(result)?;
-                    while self.committing_way.is_some() {
-                        let Some(future) = &mut self.committing else { break };
-                        let Some(result) = future.get_pin().now_or_never() else { break };
-                        self.committed(result)?;
-                    }
-                }
-                permit = poll_optional(&mut self.entering), if self.is_entering => self.entered(permit),
+                result = poll_optional(&mut self.committing), if self.committing_way.is_some() => self.awaited(result)?,
+                permit = poll_optional(&mut self.entering), if self.is_entering => self.entered(permit)?,
                 Some((way, result)) = next(&mut self.forwards) => self.forwarded(way, result)?,
                 () = sleep(&mut lingering), if lingering.is_some() => {
                     lingering = None;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures::FutureExt;
+use futures::FutureExt as _;
 use tokio_util::sync::ReusableBoxFuture;
 use tonic::Status;
 
@@ -18,10 +18,13 @@ use crate::pb;
 
 impl Session {
     /// Lets parts go on, in the order in which they came.
-    pub(super) fn pump(&mut self) {
+    ///
+    /// # Errors
+    /// The log could not take one: the stream ends.
+    pub(super) fn pump(&mut self) -> Result<(), Status> {
         while !self.is_entering {
             if self.waiting.is_empty() && !self.close_round() {
-                return;
+                break;
             }
             let Some(front) = self.waiting.front() else {
                 continue;
@@ -44,6 +47,10 @@ impl Session {
             }
             match self.topic.partitions.get(partition as usize) {
                 Some(ours) if ours.is_ours() => {
+                    if let Some(permit) = self.shared.channel.try_enter(count, bytes, arrived) {
+                        self.entered(permit)?;
+                        continue;
+                    }
                     let channel = Arc::clone(&self.shared.channel);
                     let entering = async move { channel.enter(count, bytes, arrived).await };
                     match &mut self.entering {
@@ -61,6 +68,7 @@ impl Session {
                 _ => self.forward_front(),
             }
         }
+        Ok(())
     }
 
     /// Whether earlier payloads of the first part's partition were refused while it waited.
@@ -75,7 +83,10 @@ impl Session {
     }
 
     /// There is room for the first part that waits: into the log with it.
-    pub(super) fn entered(&mut self, permit: Permit) {
+    ///
+    /// # Errors
+    /// The log could not take it: the stream ends.
+    pub(super) fn entered(&mut self, permit: Permit) -> Result<(), Status> {
         self.is_entering = false;
         let Some(Waiting {
             round,
@@ -83,7 +94,7 @@ impl Session {
             mut part,
         }) = self.waiting.pop_front()
         else {
-            return;
+            return Ok(());
         };
         let way = Way {
             round,
@@ -92,18 +103,16 @@ impl Session {
             bytes: part.bytes,
         };
         let Some(partition) = self.topic.partitions.get(part.partition as usize) else {
-            return self.refuse(
-                round,
-                &part,
-                Why::Later("the partition is not here now".to_owned()),
-            );
+            let text = "the partition is not here now".to_owned();
+            self.refuse(round, &part, Why::Later(text));
+            return Ok(());
         };
         let messages = std::mem::take(&mut part.messages);
         match partition.append_in_line(messages, &self.open.producer_id, permit, &self.line) {
             Ok(ticket) => {
                 self.shared.counters.accepted_messages.add(way.messages);
                 self.appended.push_back((way, ticket));
-                self.watch_commit();
+                return self.watch_commits();
             }
             Err(NotAppended { error, messages }) => {
                 part.messages = messages;
@@ -116,24 +125,39 @@ impl Session {
                 }
             }
         }
+        Ok(())
     }
 
-    fn watch_commit(&mut self) {
-        if self.committing_way.is_none()
-            && let Some((way, ticket)) = self.appended.pop_front()
+    /// Takes what is committed, as it mostly is at once with durability in memory, and waits for the next.
+    fn watch_commits(&mut self) -> Result<(), Status> {
+        while self.committing_way.is_none()
+            && let Some((way, mut ticket)) = self.appended.pop_front()
         {
+            if let Some(result) = ticket.known() {
+                self.committed(way, result)?;
+                continue;
+            }
             match &mut self.committing {
                 Some(future) => future.set(ticket.done()),
                 empty => *empty = Some(ReusableBoxFuture::new(ticket.done())),
             }
             self.committing_way = Some(way);
         }
+        Ok(())
     }
 
-    pub(super) fn committed(&mut self, result: Result<Vec<Appended>, AppendError>) -> Result<(), Status> {
-        let Some(way) = self.committing_way.take() else {
-            return Ok(());
-        };
+    /// The one that was waited for is committed, or is not.
+    ///
+    /// # Errors
+    /// It is not: the stream ends.
+    pub(super) fn awaited(&mut self, result: Result<Vec<Appended>, AppendError>) -> Result<(), Status> {
+        if let Some(way) = self.committing_way.take() {
+            self.committed(way, result)?;
+        }
+        self.watch_commits()
+    }
+
+    fn committed(&mut self, way: Way, result: Result<Vec<Appended>, AppendError>) -> Result<(), Status> {
         let appended = result.map_err(|error| {
             let partition = way.partition;
             match error {
@@ -152,7 +176,6 @@ impl Session {
         let counters = &self.shared.counters;
         counters.acked_messages.add(way.messages);
         counters.acked_bytes.add(way.bytes);
-        self.watch_commit();
         Ok(())
     }
 
