@@ -101,8 +101,9 @@ impl Mailbox {
         }
     }
 
-    /// The connection begins to run whoever serves the stream.
+    /// The connection begins to run whoever serves the stream: what happens from here on wakes it again.
     pub(super) fn begin(&self) {
+        self.waking.begin();
         self.inbox.lock().is_polled = true;
     }
 

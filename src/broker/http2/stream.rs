@@ -125,7 +125,6 @@ impl Stream {
     /// Runs what serves it, and sends what that answers.
     pub(super) fn run(&mut self, wire: &mut Wire<'_>) -> Went {
         self.was_run = true;
-        self.mailbox.waking().begin();
         self.mailbox.begin();
         let waker = self.waker.clone();
         let mut context = Context::from_waker(&waker);

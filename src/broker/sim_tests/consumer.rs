@@ -5,11 +5,12 @@ use std::rc::Rc;
 use bytes::Bytes;
 use futures::future::{Either, select};
 
+use super::BY_KEY;
 use super::history::{Answer, Delivery, Outcome};
 use super::producer::id;
 use super::scheduler::turns;
 use super::world::{Stage, World};
-use crate::broker::group::{self, Budget, Delivered, Member, Next, Refused, Start};
+use crate::broker::group::{self, Budget, Delivered, Member, Next, Order, Refused, Start};
 use crate::broker::store::Offset;
 
 /// A delivery in hand: its index in the history, and its token.
@@ -20,7 +21,12 @@ pub(super) async fn consume(world: Rc<World>, broker: usize, group: &'static str
     let mut late: Vec<Held> = Vec::new();
     loop {
         let (store, boot) = world.store(broker);
-        let member = Member::join(&store, "orders", group, Start::Offset(Offset(0))).unwrap();
+        let order = if group == BY_KEY {
+            Order::ByKey
+        } else {
+            Order::None
+        };
+        let member = Member::join_in(&store, "orders", group, Start::Offset(Offset(0)), order).unwrap();
         drop(store);
         let session = session(&world, boot, group, member, &mut late);
         // Where the broker dies, what is on its way is never answered.

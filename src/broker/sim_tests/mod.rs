@@ -21,13 +21,15 @@ use std::rc::Rc;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use self::history::check::{Violation, check};
+use self::history::check::{Violation, check, check_keys};
 use self::history::{Events, Outcome};
 use self::scheduler::Scheduler;
 use self::world::{BROKERS, World};
 
 /// The groups that must get everything.
-const GROUPS: [&str; 2] = ["shared", "single"];
+const GROUPS: [&str; 3] = ["shared", BY_KEY, "single"];
+/// The group that gets the messages of a key in their order.
+const BY_KEY: &str = "by-key";
 /// The topic's partitions.
 const PARTITIONS: usize = 2;
 
@@ -47,8 +49,9 @@ fn run(seed: u64) -> Run {
         scheduler.spawn(world::write_journal(Rc::clone(&world), broker));
         scheduler.spawn(world::compact(Rc::clone(&world), broker));
         scheduler.spawn(moves::hand_over(Rc::clone(&world), broker));
-        for member in 0..3 {
-            scheduler.spawn(consumer::consume(Rc::clone(&world), broker, GROUPS[member % 2]));
+        for member in 0..5 {
+            let group = GROUPS[member % GROUPS.len()];
+            scheduler.spawn(consumer::consume(Rc::clone(&world), broker, group));
         }
     }
     scheduler.spawn(chaos::conduct(Rc::clone(&world)));
@@ -58,7 +61,8 @@ fn run(seed: u64) -> Run {
     }
     let steps = scheduler.run(|| world.is_over(), || world.situation());
     let events = world.history.events();
-    let violations = check(&events, &GROUPS);
+    let mut violations = check(&events, &GROUPS);
+    violations.extend(check_keys(&events, BY_KEY, producer::key));
     Run {
         violations,
         events,

@@ -32,6 +32,11 @@ pub(super) fn id(content: &[u8]) -> Id {
     id
 }
 
+/// The key of a message: a few of them, which several publishers have.
+pub(super) fn key((_, number): Id) -> u64 {
+    number % 3
+}
+
 /// Publishes batches, each until it is acknowledged, until the storm is over.
 pub(super) async fn publish(world: Rc<World>, number: u32) {
     world.working.set(world.working.get() + 1);
@@ -53,6 +58,13 @@ pub(super) async fn publish(world: Rc<World>, number: u32) {
     world.working.set(world.working.get() - 1);
 }
 
+fn keyed(id: Id) -> NewMessage {
+    NewMessage {
+        key: key(id).to_string().into(),
+        ..message(id.1 + 1, &body(id))
+    }
+}
+
 /// Appends a batch until it is acknowledged.
 pub(super) async fn send(world: &World, index: usize, ids: &[Id]) {
     let indexes: Vec<usize> = ids
@@ -63,7 +75,7 @@ pub(super) async fn send(world: &World, index: usize, ids: &[Id]) {
         number if number < WITHOUT_ID => format!("producer-{number}"),
         _ => String::new(),
     };
-    let messages: Vec<NewMessage> = ids.iter().map(|id| message(id.1 + 1, &body(*id))).collect();
+    let messages: Vec<NewMessage> = ids.iter().map(|id| keyed(*id)).collect();
     loop {
         // Not everybody has heard yet who owns it.
         let broker = match world.below(10) {

@@ -33,6 +33,8 @@ pub enum Violation {
     StaleAccepted(String, Id),
     /// An acknowledged message was never acknowledged by a group.
     Undelivered(String, Id),
+    /// Of one key, the second was delivered though the first, which comes before it in the log, was not acknowledged.
+    Overtaken(String, Id, Id),
 }
 
 /// All violations in a history. The log must have been read to its end; `groups` had the time to finish everything.
@@ -44,6 +46,40 @@ pub fn check(events: &Events, groups: &[&str]) -> Vec<Violation> {
     check_deliveries(events, &places, &mut violations);
     check_settles(events, &mut violations);
     check_groups(events, groups, &mut violations);
+    violations
+}
+
+/// Violations of a group that takes the messages of a key in their order: each only when all before it are acknowledged.
+pub fn check_keys(events: &Events, group: &str, key: impl Fn(Id) -> u64) -> Vec<Violation> {
+    let mut acked: HashMap<(u32, u64), Duration> = HashMap::new();
+    for settle in events.settles.iter().filter(|one| one.answer == Answer::Ack) {
+        let delivery = &events.deliveries[settle.delivery];
+        if delivery.group == group {
+            let began = acked
+                .entry((delivery.partition, delivery.offset))
+                .or_insert(settle.began);
+            *began = settle.began.min(*began);
+        }
+    }
+    let mut violations = Vec::new();
+    let mut delivered: HashMap<(u32, u64), BTreeMap<u64, Id>> = HashMap::new();
+    for delivery in events.deliveries.iter().filter(|one| one.group == group) {
+        let of_key = delivered
+            .entry((delivery.partition, key(delivery.id)))
+            .or_default();
+        for (&offset, &other) in of_key.iter() {
+            let is_acked = acked
+                .get(&(delivery.partition, offset))
+                .is_some_and(|began| *began < delivery.received);
+            if offset < delivery.offset && !is_acked {
+                violations.push(Violation::Overtaken(group.to_owned(), other, delivery.id));
+            }
+        }
+        let first = of_key.insert(delivery.offset, delivery.id).is_none();
+        if first && let Some((_, &later)) = of_key.range(delivery.offset + 1..).next() {
+            violations.push(Violation::Overtaken(group.to_owned(), delivery.id, later));
+        }
+    }
     violations
 }
 
