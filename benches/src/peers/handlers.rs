@@ -56,17 +56,11 @@ impl Handler {
                 };
                 sluice::command(programs, folder, settings)?
             }
-            Self::Go | Self::Tonic => {
-                let address = ports::free_address()?;
-                let mut command = match self {
-                    Self::Go => Command::new(&programs.grpc_go),
-                    _ => Command::new(std::env::current_exe()?),
-                };
-                if self == Self::Tonic {
-                    command.arg("tonic-server");
-                }
-                command.arg(format!("--listen={address}"));
-                (command, address)
+            Self::Go => listening(Command::new(&programs.grpc_go))?,
+            Self::Tonic => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg("tonic-server");
+                listening(command)?
             }
         };
         let log = folder.join("log");
@@ -74,4 +68,11 @@ impl Handler {
         server.ready(address).await?;
         Ok((server, address))
     }
+}
+
+/// The same with a free address to listen at.
+fn listening(mut command: Command) -> anyhow::Result<(Command, SocketAddr)> {
+    let address = ports::free_address()?;
+    command.arg(format!("--listen={address}"));
+    Ok((command, address))
 }
