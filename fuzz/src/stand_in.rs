@@ -66,6 +66,10 @@ pub struct Line(AtomicBool);
 pub struct AppendTicket(oneshot::Receiver<Result<Vec<Appended>, AppendError>>);
 
 impl AppendTicket {
+    pub fn known(&mut self) -> Option<Result<Vec<Appended>, AppendError>> {
+        self.0.try_recv().ok()
+    }
+
     pub async fn done(self) -> Result<Vec<Appended>, AppendError> {
         self.0
             .await
