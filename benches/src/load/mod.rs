@@ -2,7 +2,7 @@
 //! load starts, and its latency counts from there, so that a server that is slow cannot hide it by slowing the load.
 //!
 //! One thread does everything, with little more between it and the sockets than HTTP/2 (the `h2` crate): what the
-//! generator itself needs is part of every latency, and of the processors that it shares with the server.
+//! generator itself needs is part of every latency.
 
 mod connect;
 mod latency;

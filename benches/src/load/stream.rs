@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::Load;
 use super::latency::Latencies;
 use super::pace::Pace;
-use super::speech::{Answer, Protocol, unframed};
+use super::speech::{Answer, unframed};
 
 /// What all streams of a load have in common.
 pub(super) struct Common {
@@ -25,8 +25,7 @@ pub(super) struct Common {
 
 /// The half of a stream that sends.
 pub(super) struct Stream {
-    protocol: Protocol,
-    body: Bytes,
+    common: Arc<Common>,
     out: SendStream<Bytes>,
     /// The highest number that is due, sent and settled. Numbers begin with one.
     due: u64,
@@ -46,11 +45,12 @@ impl Stream {
     }
 
     fn go(&mut self) {
+        let protocol = self.common.load.protocol;
         let last = self.due.min(self.settled.saturating_add(self.credit));
         while self.sent < last {
             let first = self.sent + 1;
-            self.sent = last.min(self.sent + self.protocol.together());
-            let messages = self.protocol.messages(first..=self.sent, &self.body);
+            self.sent = last.min(self.sent + protocol.together());
+            let messages = protocol.messages(first..=self.sent, &self.common.body);
             // Why a stream has failed is told by what reads it.
             if self.out.send_data(messages, false).is_err() {
                 return;
@@ -87,8 +87,7 @@ pub(super) async fn open(
         }
     }
     let stream = Arc::new(Mutex::new(Stream {
-        protocol,
-        body: common.body.clone(),
+        common: Arc::clone(&common),
         out,
         due: 0,
         sent: 0,
