@@ -75,7 +75,7 @@ async fn polite(address: std::net::SocketAddr, count: u64) -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_consumer_and_flooding_publishers_cost_no_connection_and_bounded_memory() {
-    let flags = ["--max-inflight-bytes", "32Mi"];
+    let flags = ["--max-inflight-bytes", "32Mi", "--segment-bytes", "4Mi"];
     let retention = pb::Retention {
         bytes: 64 << 20,
         ..pb::Retention::default()

@@ -150,7 +150,7 @@ async fn find(address: SocketAddr, mut wanted: HashSet<String>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_finishes_what_was_accepted_and_waits_for_nobody_who_does_not_read() {
     let kept = (pb::Durability::Fsync, pb::Retention::default());
-    let mut broker = BrokerProcess::start(kept.0, kept.1, &["--shutdown-grace", "60s"]).await;
+    let mut broker = BrokerProcess::start(kept.0, kept.1, &["--shutdown-grace", "60s", "--segment-bytes", "4Mi"]).await;
     let connection = RawConnection::open(broker.data).await.unwrap();
     let _stalled = stalled_member(&connection).await;
     let _deaf = deaf(&connection).await;
@@ -180,6 +180,6 @@ async fn sigterm_under_load_finishes_what_was_accepted_and_waits_for_nobody_who_
     let status = broker.wait(Duration::from_secs(30)).await;
     assert!(status.is_some_and(|status| status.success()), "{status:?}");
     let directory = broker.take_directory();
-    let again = BrokerProcess::start_in(directory, 2, kept, &[]).await;
+    let again = BrokerProcess::start_in(directory, 2, kept, &["--segment-bytes", "4Mi"]).await;
     find(again.data, wanted).await;
 }

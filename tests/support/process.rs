@@ -50,7 +50,6 @@ impl BrokerProcess {
         let (data, control, http) = (port(), port(), port());
         let child = Command::new(env!("CARGO_BIN_EXE_sluice"))
             .args(["broker", "--name", "orders-0", "--cluster", "default/orders"])
-            .args(["--segment-bytes", "4Mi"])
             .args(["--listen", &data.to_string()])
             .args(["--control-listen", &control.to_string()])
             .args(["--http-listen", &http.to_string()])
