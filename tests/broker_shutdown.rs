@@ -150,7 +150,12 @@ async fn find(address: SocketAddr, mut wanted: HashSet<String>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_finishes_what_was_accepted_and_waits_for_nobody_who_does_not_read() {
     let kept = (pb::Durability::Fsync, pb::Retention::default());
-    let mut broker = BrokerProcess::start(kept.0, kept.1, &["--shutdown-grace", "60s", "--segment-bytes", "4Mi"]).await;
+    let mut broker = BrokerProcess::start(
+        kept.0,
+        kept.1,
+        &["--shutdown-grace", "60s", "--segment-bytes", "4Mi"],
+    )
+    .await;
     let connection = RawConnection::open(broker.data).await.unwrap();
     let _stalled = stalled_member(&connection).await;
     let _deaf = deaf(&connection).await;

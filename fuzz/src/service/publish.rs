@@ -42,6 +42,7 @@ pub(super) fn run(input: &mut Input<'_>) {
     runtime.block_on(async {
         let mut broker = Broker::new(input);
         settle().await;
+        broker.check();
         for _ in 0..STEPS {
             if input.is_empty() || broker.end.is_some() {
                 break;

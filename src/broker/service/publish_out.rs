@@ -12,9 +12,11 @@ use crate::pb::publish_response::Response;
 pub struct PublishOut {
     welcome: Option<pb::PublishWelcome>,
     go_away: Option<pb::GoAway>,
-    rejected: VecDeque<pb::Rejected>,
-    moved: Vec<pb::Moved>,
-    throttled: Vec<pb::Throttled>,
+    /// Answers that refuse payloads, in the order in which those were refused: a client that reads of a later one first would send
+    /// it again first.
+    refused: VecDeque<Response>,
+    /// Payloads named in them.
+    refusals: usize,
     credit: Option<pb::Credit>,
     ack: Option<Acked>,
     /// Messages and bytes that the acks sent so far gave back.
@@ -36,12 +38,9 @@ impl Queue for PublishOut {
             Response::Welcome(welcome)
         } else if let Some(go_away) = self.go_away.take() {
             Response::GoAway(go_away)
-        } else if let Some(rejected) = self.rejected.pop_front() {
-            Response::Rejected(rejected)
-        } else if let Some(moved) = self.moved.pop() {
-            Response::Moved(moved)
-        } else if let Some(throttled) = self.throttled.pop() {
-            Response::Throttled(throttled)
+        } else if let Some(refused) = self.refused.pop_front() {
+            self.refusals -= payloads(&refused);
+            refused
         } else if let Some(credit) = self.credit.take() {
             Response::Credit(credit)
         } else {
@@ -71,34 +70,35 @@ impl PublishOut {
 
     /// One bad payload.
     pub fn reject(&mut self, rejected: pb::Rejected) {
-        self.rejected.push_back(rejected);
+        self.refusals += 1;
+        self.refused.push_back(Response::Rejected(rejected));
     }
 
-    /// Payloads whose partition another broker owns.
+    /// Payloads whose partition another broker owns. Merged with the last refusal, if that says the same.
     pub fn moved(&mut self, moved: pb::Moved) {
-        match self
-            .moved
-            .iter_mut()
-            .find(|known| known.partition == moved.partition)
-        {
-            Some(known) => {
-                known.sequences.extend(moved.sequences);
-                known.address = moved.address;
-                known.epoch = moved.epoch;
+        self.refusals += moved.sequences.len();
+        match self.refused.back_mut() {
+            Some(Response::Moved(last)) if last.partition == moved.partition => {
+                last.sequences.extend(moved.sequences);
+                last.address = moved.address;
+                last.epoch = moved.epoch;
             }
-            None => self.moved.push(moved),
+            _ => self.refused.push_back(Response::Moved(moved)),
         }
     }
 
-    /// Payloads to send again later.
+    /// Payloads to send again later. Merged with the last refusal, if that says the same.
     pub fn throttle(&mut self, sequences: &[u64], after: Duration, reason: &str) {
-        match self.throttled.iter_mut().find(|known| known.reason == reason) {
-            Some(known) => known.sequences.extend_from_slice(sequences),
-            None => self.throttled.push(pb::Throttled {
+        self.refusals += sequences.len();
+        match self.refused.back_mut() {
+            Some(Response::Throttled(last)) if last.reason == reason => {
+                last.sequences.extend_from_slice(sequences);
+            }
+            _ => self.refused.push_back(Response::Throttled(pb::Throttled {
                 sequences: sequences.to_vec(),
                 retry_after: prost_types::Duration::try_from(after).ok(),
                 reason: reason.to_owned(),
-            }),
+            })),
         }
     }
 
@@ -130,14 +130,22 @@ impl PublishOut {
 
     /// Payloads that were refused and whose refusal the client has not read.
     pub fn refusals(&self) -> usize {
-        let moved: usize = self.moved.iter().map(|one| one.sequences.len()).sum();
-        let throttled: usize = self.throttled.iter().map(|one| one.sequences.len()).sum();
-        self.rejected.len() + moved + throttled
+        self.refusals
     }
 
     /// Whether a credit waits to be sent.
     pub fn has_credit(&self) -> bool {
         self.credit.is_some()
+    }
+}
+
+/// How many payloads an answer refuses.
+fn payloads(refused: &Response) -> usize {
+    match refused {
+        Response::Rejected(_) => 1,
+        Response::Moved(moved) => moved.sequences.len(),
+        Response::Throttled(throttled) => throttled.sequences.len(),
+        _ => 0,
     }
 }
 
@@ -188,5 +196,34 @@ mod tests {
         assert_eq!(merged.offsets[0].offset, 9);
         assert_eq!(out.taken(), (6, 60));
         assert!(out.pop().is_none());
+    }
+    #[test]
+    fn refusals_are_told_in_the_order_in_which_they_came() {
+        let mut out = PublishOut::default();
+        let soon = Duration::from_millis(100);
+        let moved = |sequence| pb::Moved {
+            partition: 2,
+            sequences: vec![sequence],
+            ..pb::Moved::default()
+        };
+        out.throttle(&[4], soon, "away");
+        out.throttle(&[5, 6], soon, "those before were refused");
+        out.moved(moved(7));
+        out.moved(moved(8));
+        out.reject(pb::Rejected {
+            sequence: 9,
+            ..pb::Rejected::default()
+        });
+        out.throttle(&[10], soon, "away");
+        assert_eq!(out.refusals(), 7);
+        let told = std::iter::from_fn(|| out.pop()).map(|one| match one.response {
+            Some(Response::Throttled(throttled)) => throttled.sequences,
+            Some(Response::Moved(moved)) => moved.sequences,
+            Some(Response::Rejected(rejected)) => vec![rejected.sequence],
+            other => panic!("{other:?}"),
+        });
+        let told: Vec<_> = told.collect();
+        assert_eq!(told, [vec![4], vec![5, 6], vec![7, 8], vec![9], vec![10]]);
+        assert_eq!(out.refusals(), 0);
     }
 }
