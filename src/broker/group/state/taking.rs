@@ -149,10 +149,18 @@ impl GroupState {
             return;
         }
         let seen = self.floor..self.cursor;
-        let back = reserved.left().filter(|offset| {
+        let is_back = |offset: &u64| {
             seen.contains(offset) && !self.done.contains(*offset) && !self.dying.contains(offset)
-        });
+        };
+        // Another reservation that lies among these may have found some of them damaged meanwhile.
+        let (lost, back): (Vec<u64>, Vec<u64>) = reserved
+            .left()
+            .filter(is_back)
+            .partition(|offset| self.skipped.contains(*offset));
         self.ready.extend(back);
+        for offset in lost {
+            self.pass_key_on(offset);
+        }
     }
 
     /// A reserved message goes to a member, unless it has to wait for another one of its key, or was delivered

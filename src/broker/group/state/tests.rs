@@ -90,6 +90,25 @@ fn out_of_order_acknowledgements_keep_the_floor_at_the_oldest_open_message() {
 }
 
 #[test]
+fn what_another_reservation_found_damaged_is_not_taken_again_and_holds_up_no_key() {
+    let spans = [Span { start: 100, end: 105 }];
+    let mut state = state(true);
+    let key = |offset| (offset % 2 == 0 && offset > 100).then_some(7);
+    assert_eq!(deliver_all(&mut state, &spans, key), [100, 101, 102, 103]);
+    let mut again = |offsets: [u64; 2]| {
+        for offset in offsets {
+            state.fail(offset, 0, None);
+        }
+        state.reserve(2, &spans).expect("they come again")
+    };
+    let (even, mut odd) = (again([100, 102]), again([101, 103]));
+    state.skip(&mut odd, 103);
+    state.release(&even);
+    assert_eq!(state.available(&spans), 2);
+    assert_eq!(deliver_all(&mut state, &spans, key), [100, 104]);
+}
+
+#[test]
 fn a_dead_letter_that_becomes_durable_while_it_is_read_once_more_is_not_delivered_again() {
     let spans = [Span { start: 100, end: 102 }];
     let mut state = state(false);
