@@ -10,6 +10,7 @@ pub mod group;
 mod http2;
 mod log;
 pub mod metrics;
+pub mod pace;
 mod partition;
 pub mod peer;
 pub mod pressure;

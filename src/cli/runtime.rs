@@ -1,6 +1,7 @@
 //! Runs a command on threads of its own.
 
 use super::{Command, Failure};
+use crate::broker::pace;
 
 /// Runs the command to its end. Not generic and not async, so that all of it is compiled once, with the library,
 /// and not once more with each executable.
@@ -11,6 +12,9 @@ pub fn run(command: Command) -> Result<(), Failure> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = command.worker_threads() {
         builder.worker_threads(threads);
+    }
+    if matches!(command, Command::Broker(_)) {
+        builder.on_thread_park(pace::before_sleep);
     }
     let runtime = builder
         .enable_all()

@@ -15,6 +15,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
 use super::balance::Balance;
+use crate::broker::pace;
 
 /// Turns of tasks until the loop looks for what came in on other connections: one that floods the broker takes a turn
 /// of up to a millisecond each time.
@@ -95,6 +96,7 @@ impl Threads {
                 let runtime = Builder::new_current_thread()
                     .enable_all()
                     .event_interval(TURNS)
+                    .on_thread_park(pace::before_sleep)
                     .build()?;
                 add(runtime.handle().clone());
                 let stop = stop.clone();

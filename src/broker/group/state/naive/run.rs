@@ -260,7 +260,7 @@ impl Run {
             let index = self.model.index(offset);
             let slot = &mut self.model.slots[index];
             slot.is_damaged = true;
-            if slot.place == Place::Again || (slot.place == Place::New && reserved.wants(offset)) {
+            if matches!(slot.place, Place::New | Place::Again) {
                 slot.place = Place::Lost;
             }
         }
