@@ -28,11 +28,12 @@ static PACE: OnceLock<Option<Mutex<Pace>>> = OnceLock::new();
 
 /// Waits until the process is no further ahead of its CPU quota; without one it does nothing. For event loops that are about to sleep.
 pub fn before_sleep() {
-    let Some(pace) = PACE.get_or_init(|| limit().map(|cores| Mutex::new(Pace::new(cores, Instant::now()))))
-    else {
+    let used = || Duration::from_nanos(cpu::used_nanos());
+    let begin = || limit().map(|quota| Mutex::new(Pace::new(quota, Instant::now(), used())));
+    let Some(pace) = PACE.get_or_init(begin) else {
         return;
     };
-    let used = Duration::from_nanos(cpu::used_nanos());
+    let used = used();
     let wait = pace.lock().wait(Instant::now(), used, limit);
     if let Some(wait) = wait {
         std::thread::sleep(wait);
@@ -59,10 +60,11 @@ struct Pace {
 }
 
 impl Pace {
-    fn new(quota: f64, now: Instant) -> Self {
+    /// What was used before is not counted: a start is work that is not done faster by waiting.
+    fn new(quota: f64, now: Instant, used: Duration) -> Self {
         Self {
             quota: Some(quota),
-            allowed: Duration::ZERO,
+            allowed: used,
             at: now,
             looked: now,
         }
@@ -119,7 +121,7 @@ mod tests {
 
     #[test]
     fn work_without_end_uses_a_little_less_than_the_quota() {
-        let mut pace = Pace::new(QUOTA, Instant::now());
+        let mut pace = Pace::new(QUOTA, Instant::now(), Duration::ZERO);
         let (took, longest) = work(&mut pace, 1_000, 0.5, 0.0);
         let share = 0.5 / took.as_secs_f64();
         assert!((0.9..1.0).contains(&(share / QUOTA)), "{share}");
@@ -128,14 +130,14 @@ mod tests {
 
     #[test]
     fn a_load_far_below_the_quota_never_waits() {
-        let mut pace = Pace::new(QUOTA, Instant::now());
+        let mut pace = Pace::new(QUOTA, Instant::now(), Duration::ZERO);
         let (_, longest) = work(&mut pace, 1_000, 0.1, 1.0);
         assert_eq!(longest, Duration::ZERO);
     }
 
     #[test]
     fn a_quiet_hour_allows_no_more_than_a_short_burst() {
-        let mut pace = Pace::new(QUOTA, Instant::now());
+        let mut pace = Pace::new(QUOTA, Instant::now(), Duration::ZERO);
         let used = millis(10.0);
         let now = pace.at + Duration::from_secs(3_600);
         assert_eq!(pace.wait(now, used, || Some(QUOTA)), None);
@@ -149,7 +151,7 @@ mod tests {
 
     #[test]
     fn much_work_at_once_is_waited_for_once_and_not_for_its_whole_length() {
-        let mut pace = Pace::new(QUOTA, Instant::now());
+        let mut pace = Pace::new(QUOTA, Instant::now(), Duration::ZERO);
         let (now, used) = (pace.at + millis(100.0), millis(100.0));
         assert_eq!(pace.wait(now, used, || Some(QUOTA)), Some(LONGEST));
         assert_eq!(pace.wait(now + LONGEST, used, || Some(QUOTA)), None);
@@ -157,7 +159,7 @@ mod tests {
 
     #[test]
     fn another_quota_counts_within_a_second() {
-        let mut pace = Pace::new(QUOTA, Instant::now());
+        let mut pace = Pace::new(QUOTA, Instant::now(), Duration::ZERO);
         let begun = pace.at;
         assert!(
             pace.wait(begun, millis(50.0), || None).is_some(),
