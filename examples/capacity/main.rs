@@ -1,5 +1,5 @@
 //! `cargo run --release --example capacity [QUICK] [MILLICORES...]`: what the operator says that a broker can do, at 5, 30 and 70 % of the load, beside what
-//! the same broker then does at saturation. Needs root, for a cgroup with a CPU quota.
+//! the same broker then does at saturation, how long publishers wait, and in how many of the quota's periods the kernel stopped it. Needs root, for a cgroup with a CPU quota.
 //!
 //! Each broker is a process of its own under a quota of 200m or 1 core; the load is `sluice bench`. Its reports come over gRPC, and each
 //! load begins with an empty memory, so that nothing is known but what the reports of that load say.
@@ -49,9 +49,9 @@ async fn run() -> Result<()> {
         real::load_average()
     );
     println!(
-        "| CPU | durability | consumers | bytes | load % | acked/s | delivered/s | messages a request | messages a commit | commit µs | CPU µs a message | quota used % | estimate/s | saturated/s | error % |"
+        "| CPU | durability | consumers | bytes | load % | acked/s | delivered/s | messages a request | messages a commit | commit µs | CPU µs a message | quota used % | stopped % | publish p99 ms | estimate/s | saturated/s | error % |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for millicores in quotas {
         for durability in [Durability::Fsync, Durability::Memory] {
             for consumers in CONSUMERS {
@@ -117,6 +117,8 @@ impl Case {
             PUBLISHERS,
             "--duration",
             &format!("{}s", seconds + 2),
+            "--warm-up",
+            "2s",
         ]
         .map(str::to_owned);
         let running = broker.load(self.consumers, &arguments)?;
@@ -129,12 +131,16 @@ impl Case {
         let mut measured = Measured {
             interval: Interval::default(),
             estimate: None,
+            stopped: f64::NAN,
+            p99: f64::NAN,
         };
+        let mut periods = broker.quota.periods()?;
         // The first two seconds are the load's start.
         for second in 0..seconds + 2 {
             let (_, report) = reports.next().await?;
             if second < 2 {
                 first = Some(report.counters);
+                periods = broker.quota.periods()?;
                 continue;
             }
             let decision = decide(&policy, &observed(report, CHANNEL), &mut state, report.received);
@@ -146,7 +152,13 @@ impl Case {
                 measured.interval = interval;
             }
         }
-        running.lines().await?;
+        let (all, stopped) = broker.quota.periods()?;
+        measured.stopped = (stopped - periods.1) as f64 / (all - periods.0).max(1) as f64;
+        let lines = running.lines().await?;
+        let p99 = lines
+            .last()
+            .and_then(|summary| summary["publishLatency"]["p99"].as_f64());
+        measured.p99 = p99.map_or(f64::NAN, |micros| micros / 1e3);
         Ok(measured)
     }
 
@@ -161,7 +173,7 @@ impl Case {
         let per = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
         let estimate = measured.estimate.map_or(f64::NAN, |estimate| estimate as f64);
         println!(
-            "| {millicores}m | {durability:?} | {consumers} | {bytes} | {part} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} | {:.1} | {:.0} | {estimate:.0} | {most:.0} | {:+.0} |",
+            "| {millicores}m | {durability:?} | {consumers} | {bytes} | {part} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} | {:.1} | {:.0} | {:.0} | {:.1} | {estimate:.0} | {most:.0} | {:+.0} |",
             interval.acked_rate(),
             interval.delivered as f64 / interval.seconds(),
             per(interval.acked, interval.requests),
@@ -169,6 +181,8 @@ impl Case {
             per(interval.commit_nanos, interval.commits) / 1e3,
             per(interval.cpu_nanos, interval.acked) / 1e3,
             interval.utilization(*millicores as f64 / 1e3) * 100.0,
+            measured.stopped * 100.0,
+            measured.p99,
             (estimate / most - 1.0) * 100.0,
         );
     }
@@ -177,4 +191,8 @@ impl Case {
 struct Measured {
     interval: Interval,
     estimate: Option<u64>,
+    /// The part of the quota's periods in which the kernel stopped the broker.
+    stopped: f64,
+    /// Of the time from when a message was to be sent to its acknowledgement, in milliseconds.
+    p99: f64,
 }

@@ -20,7 +20,7 @@ pub(crate) struct Broker {
     pub(crate) durability: pb::Durability,
     generation: u64,
     // In the order in which they go.
-    _quota: Quota,
+    pub(crate) quota: Quota,
     _directory: tempfile::TempDir,
 }
 
@@ -56,7 +56,7 @@ impl Broker {
             control,
             durability,
             generation: 1,
-            _quota: quota,
+            quota,
             _directory: directory,
         })
     }

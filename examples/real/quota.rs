@@ -52,6 +52,19 @@ impl Quota {
         Ok(Self { directory })
     }
 
+    /// How many periods there were with anything to do, and in how many of them the kernel stopped its processes.
+    pub(crate) fn periods(&self) -> Result<(u64, u64)> {
+        let path = self.directory.join("cpu.stat");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().parse().ok()
+        };
+        value("nr_periods")
+            .zip(value("nr_throttled"))
+            .with_context(|| format!("{} has no nr_periods or nr_throttled", path.display()))
+    }
+
     /// The file that a process writes its id to, to be in it.
     pub(crate) fn processes(&self) -> PathBuf {
         self.directory.join("cgroup.procs")
