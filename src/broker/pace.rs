@@ -15,7 +15,7 @@ use super::cpu;
 /// The part of the quota that is used; the rest is for what other threads do in the meantime.
 const PART: f64 = 0.95;
 /// After a quiet time, as much may be used at once as the quota allows in this time.
-const BURST: Duration = Duration::from_millis(5);
+const BURST: Duration = Duration::from_millis(50);
 /// Shorter waits are not worth the two changes of threads; they add up.
 const SHORTEST: Duration = Duration::from_micros(500);
 /// The longest wait. What is still ahead then, as after much work at once, is left to the kernel.
