@@ -21,9 +21,17 @@ pub fn resident_bytes() -> u64 {
 /// CPU nanoseconds a second that the container may use: the tightest quota of its cgroup and those above it
 /// (v2 `cpu.max`, v1 `cpu.cfs_quota_us`), else the cores it may run on.
 pub fn quota_nanos() -> u64 {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64 * 1_000_000_000;
+    limit_nanos().unwrap_or_else(cores_nanos)
+}
+
+/// The same, where that is less than the cores it may run on; `None`: nothing but those limits it.
+pub fn limit_nanos() -> Option<u64> {
     let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    quota(Path::new("/sys/fs/cgroup"), &membership).map_or(cores, |quota| quota.min(cores))
+    quota(Path::new("/sys/fs/cgroup"), &membership).filter(|&quota| quota < cores_nanos())
+}
+
+fn cores_nanos() -> u64 {
+    std::thread::available_parallelism().map_or(1, usize::from) as u64 * 1_000_000_000
 }
 
 /// Threads that are worth having under the quota: as many as it has whole or part cores, at least one.

@@ -1,7 +1,7 @@
 //! Spreads the CPU time that a quota allows evenly, so that the kernel need not stop the broker.
 //!
 //! A container with a CPU limit of 200m may use 20 ms in each 100 ms. A broker that answers whatever comes as soon as it comes has
-//! used that up in a quarter of the time, by small requests, and is then stopped for the rest: whatever comes meanwhile waits.
+//! used that up before their end, by small requests, and is then stopped for the rest: whatever comes meanwhile waits.
 //! So before an event loop goes to sleep it looks at how much CPU time the process has used, and where that is ahead of the quota
 //! it waits until it is not. What comes in the meantime is served in one go, which costs less (`docs/decisions/0028`).
 
@@ -40,11 +40,9 @@ pub fn before_sleep() {
     }
 }
 
-/// The quota in cores, where it is less than what the process could use.
+/// The quota in cores, where there is one.
 fn limit() -> Option<f64> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-    let quota = cpu::quota_nanos() as f64 / 1e9;
-    (quota < cores).then_some(quota)
+    cpu::limit_nanos().map(|quota| quota as f64 / 1e9)
 }
 
 /// How far the process is.

@@ -197,6 +197,7 @@ mod tests {
         assert_eq!(out.taken(), (6, 60));
         assert!(out.pop().is_none());
     }
+
     #[test]
     fn refusals_are_told_in_the_order_in_which_they_came() {
         let mut out = PublishOut::default();
