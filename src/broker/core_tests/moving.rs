@@ -354,6 +354,66 @@ async fn a_copied_entry_is_served_here_and_then_dropped_there() {
 }
 
 #[tokio::test]
+async fn an_entry_of_which_retention_left_nothing_is_copied_and_copied_on() {
+    let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let wire = Arc::new(Wire::default());
+    let a = simple(directories[0].path(), 1);
+    wire.join("a", &a);
+    append(&partition(&a, 0), "p", vec![message(1, "one"), message(2, "two")])
+        .await
+        .unwrap();
+    let id = entry(0, 1);
+    let sealed_at = a.seal(&id).await.unwrap();
+    let mut queue = topic(
+        "orders",
+        vec![vec![
+            chain_entry(1, "a", Some(sealed_at)),
+            chain_entry(2, "a", None),
+        ]],
+    );
+    queue.retention = Some(pb::Retention {
+        work_queue: true,
+        ..pb::Retention::default()
+    });
+    a.configure(&configuration("a", 2, vec![queue])).unwrap();
+    let mut member = Member::join(&a, "orders", "g", Start::Earliest).unwrap();
+    let all = take(&mut member, 2).await;
+    ack(&member, &all).await;
+    until("nothing is left of it", async || {
+        a.trim_all();
+        let entry = a.registry.get(&id).unwrap();
+        entry.state().start == sealed_at
+    })
+    .await;
+    let request = |from: &str| pb::CopyRequest {
+        entry: Some(id.to_wire()),
+        sealed_at,
+        from_broker: from.into(),
+        from_control_address: from.into(),
+    };
+    let b = open(directories[1].path(), "b");
+    wire.join("b", &b);
+    until("the copy is whole", async || {
+        b.copy(&request("a")).await.unwrap().done
+    })
+    .await;
+    let copy = snapshot(directories[1].path());
+    let reopened = open(copy.path(), "b");
+    for b in [b, reopened] {
+        wire.join("b", &b);
+        let elsewhere = tempfile::tempdir().unwrap();
+        let c = open(elsewhere.path(), "c");
+        until("the copy's copy is whole", async || {
+            wire.join("c", &c);
+            c.copy(&request("b")).await.unwrap().done
+        })
+        .await;
+        assert_eq!(c.damage().messages, 0);
+        close(c).await;
+    }
+}
+
+#[tokio::test]
 async fn a_copy_that_nobody_wants_any_more_is_dropped_without_being_sealed() {
     let moved = moved(false).await;
     moved.wire.cut.store(true, Ordering::SeqCst);

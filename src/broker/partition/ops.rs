@@ -57,8 +57,16 @@ pub(crate) struct EntryOp {
     size: usize,
     reply: oneshot::Sender<Result<u64, ChangeError>>,
     outcome: Result<u64, ChangeError>,
-    undo: Option<Phase>,
+    undo: Option<Before>,
     pieces: Vec<Piece>,
+}
+
+/// What an entry was before a change.
+#[derive(Clone, Copy)]
+struct Before {
+    phase: Phase,
+    start: u64,
+    next: u64,
 }
 
 impl EntryOp {
@@ -204,7 +212,11 @@ impl Op for EntryOp {
             _ => Vec::new(),
         };
         let mut state = entry.state();
-        let before = state.phase;
+        let before = Before {
+            phase: state.phase,
+            start: state.start,
+            next: state.next,
+        };
         let write = begin(&mut self.change, &entry, &mut state);
         self.outcome = write.as_ref().map(|_| state.next).map_err(Clone::clone);
         if write != Ok(true) {
@@ -299,6 +311,8 @@ impl Op for EntryOp {
                 Change::Trim(start) => {
                     state.index.trim(*start);
                     state.damaged.remove_below(*start);
+                    // Of a copy that begins there, or of which nothing is left.
+                    state.committed = state.committed.max(*start);
                 }
                 Change::Drop(_) => state.index.trim(u64::MAX),
                 _ => {}
@@ -320,8 +334,12 @@ impl Op for EntryOp {
     fn abort(self: Box<Self>, _prepared: bool, why: &str) {
         let mut state = self.entry.state();
         if let Some(before) = self.undo {
-            // Progress, trims and handoffs may stay: they are true, and are written again with the next ones.
-            state.phase = before;
+            // Progress, trims and handoffs may stay: they are true, and are written again with the next ones. But where a copy
+            // begins must be in the journal, or what is below would be missing there.
+            state.phase = before.phase;
+            if let (Change::Trim(_), Phase::Copying { .. }) = (&self.change, before.phase) {
+                (state.start, state.next) = (before.start, before.next);
+            }
             if let Change::Drop(registry) = &self.change {
                 let entry = Arc::clone(&self.entry);
                 drop(state);
