@@ -98,7 +98,7 @@ async fn messages_that_are_acknowledged_and_not_stored_are_found_lost() {
     );
     assert_eq!(summary["lostExamples"][0], serde_json::json!([0, 99]));
     assert!(
-        stderr.contains("10 messages were acknowledged and lost"),
+        stderr.contains("10 messages were acknowledged and not delivered within --drain-timeout"),
         "{stderr}"
     );
 }

@@ -18,6 +18,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
+#[cfg(test)]
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
 use super::counters::Counters;
@@ -87,17 +89,20 @@ impl Store {
         Ok(Self::assemble(broker, counters, journal, registry))
     }
 
-    /// As [`Store::open_on`], without threads: the journal is written when the steps are taken.
+    /// As [`Store::open_on`], without threads and tasks: the journal is written when the steps are taken, and what is to be
+    /// given up comes back.
     #[cfg(test)]
     pub(crate) fn open_stepped(
         options: StoreOptions,
         counters: Arc<Counters>,
         disk: Arc<dyn Disk>,
-    ) -> Result<(Arc<Self>, super::log::Stepped), String> {
+    ) -> Result<(Arc<Self>, super::log::Stepped, UnboundedReceiver<Dead>), String> {
         let broker = options.broker.clone();
         let (recovered, registry) = Self::recover(options, &counters, disk)?;
         let (journal, steps) = recovered.start_stepped(Arc::<Registry>::clone(&registry));
-        Ok((Self::assemble(broker, counters, journal, registry), steps))
+        let store = Self::assemble(broker, counters, journal, registry);
+        let dying = store.keep_dead();
+        Ok((store, steps, dying))
     }
 
     fn recover(

@@ -15,7 +15,7 @@ use crate::broker::counters::Counters;
 use crate::broker::log::{Disk, DiskFile, RealDisk};
 use crate::broker::service::{Limits, Parts, Peers, Shared};
 use crate::broker::store::{
-    AppendError, Appended, EntryId, NewMessage, Partition, Store, StoreOptions, StoredMessage,
+    AppendError, Appended, EntryId, NewMessage, Partition, Store, StoreOptions, StoredMessage, partition_of,
 };
 use crate::pb;
 
@@ -231,10 +231,10 @@ pub(crate) async fn append(
     ticket.done().await
 }
 
-/// All messages of an entry, through the wire's form.
+/// All messages that are kept of an entry, through the wire's form.
 pub(crate) async fn read_all(store: &Store, id: &EntryId) -> Result<Vec<StoredMessage>, String> {
     let mut messages = Vec::new();
-    let mut position = 0;
+    let mut position = store.registry.get(id).map_or(0, |entry| entry.state().start);
     loop {
         let response = store.read_batches(id, position, 1 << 20).await?;
         for raw in &response.batches {
@@ -308,6 +308,7 @@ impl Wire {
     pub(crate) fn join(self: &Arc<Self>, name: &str, store: &Arc<Store>) {
         self.stores.lock().insert(name.to_owned(), Arc::downgrade(store));
         store.set_peers(Arc::<Self>::clone(self));
+        store.set_dead_letters(Arc::<Self>::clone(self));
     }
 
     fn find(&self, name: &str) -> Result<Arc<Store>, String> {
@@ -342,6 +343,34 @@ impl crate::broker::peer::PeerReader for Wire {
         Box::pin(async move {
             let id = EntryId::from_wire(&request.entry.unwrap());
             self.find(control_address)?.handoff(&id).await
+        })
+    }
+}
+
+impl crate::broker::peer::DeadLetters for Wire {
+    fn publish<'a>(
+        &'a self,
+        topic: &'a str,
+        producer: &'a str,
+        message: NewMessage,
+    ) -> crate::broker::peer::PeerFuture<'a, ()> {
+        Box::pin(async move {
+            let names: Vec<String> = self.stores.lock().keys().cloned().collect();
+            for name in names {
+                let partitions = self.find(&name)?.topic(topic).map(|topic| topic.partitions);
+                let Some(partitions) = partitions.filter(|partitions| !partitions.is_empty()) else {
+                    continue;
+                };
+                let index = partition_of(&message.key, producer, partitions.len() as u32);
+                let partition = &partitions[index as usize];
+                if partition.is_ours() {
+                    let ticket = partition
+                        .append_with(vec![message], producer, None, None)
+                        .map_err(|refused| refused.error.to_string())?;
+                    return ticket.done().await.map(drop).map_err(|error| error.to_string());
+                }
+            }
+            Err("nobody takes it".to_owned())
         })
     }
 }

@@ -8,16 +8,30 @@ use tokio::time::Instant;
 
 use super::PARTITIONS;
 use super::history::{SENTINELS, Stored};
+use super::letters;
 use super::producer::{id, send};
 use super::scheduler::turns;
-use super::world::{BROKERS, Stage, World, holder};
-use crate::broker::core_tests::support::{entry, read_all};
+use super::world::{BROKERS, Stage, World, entry_id, holder};
+use crate::broker::core_tests::support::read_all;
 use crate::broker::log::fault::Cut;
+use crate::broker::store::{Offset, StoredMessage};
 
 /// All deadlines pass so many times before a message that does not come counts as lost.
 const PATIENCE: u32 = 100;
 
 pub(super) async fn conduct(world: Rc<World>) {
+    let is_work_queue = world.below(2) == 0;
+    let mut patience = 3000;
+    while is_work_queue && !world.have_all_begun() && patience > 0 {
+        turns(1).await;
+        patience -= 1;
+    }
+    if is_work_queue && patience > 0 {
+        world.want_work_queue();
+        for broker in 0..BROKERS.len() {
+            world.configure(broker);
+        }
+    }
     for _ in 0..3 + world.below(5) {
         world.pause(500).await;
         fault(&world).await;
@@ -108,6 +122,7 @@ async fn finish(world: &World) {
             turns(200).await;
             // What nobody answered.
             expire(world);
+            letters::read_all(world).await;
             let still = world.unfinished();
             patience = if still.len() < unfinished.len() {
                 PATIENCE
@@ -118,26 +133,49 @@ async fn finish(world: &World) {
         }
         // What is left then never comes, as the check will find.
         for broker in 0..BROKERS.len() {
-            world.die(broker, Cut::Lost);
+            world.die(broker, world.worst_cut());
         }
     }
+    letters::read_all(world).await;
     let mut log = Vec::new();
+    let mut removed = Vec::new();
     for partition in 0..PARTITIONS {
         for link in world.chain(partition) {
             let (store, _) = world.store(holder(&link));
-            let id_of = entry(partition as u32, link.epoch);
-            let messages = read_all(&store, &id_of).await.unwrap();
-            if let Some(sealed_at) = link.sealed_at {
-                assert_eq!(messages.len() as u64, sealed_at, "{id_of:?}");
-            }
-            log.extend(messages.into_iter().map(|message| Stored {
-                id: id(&message.body),
-                partition: partition as u32,
-                offset: message.offset.0,
-            }));
+            let start = store
+                .registry
+                .get(&entry_id(partition, link.epoch))
+                .unwrap()
+                .state()
+                .start;
+            let offset = |position| Offset::new(link.epoch, position).0;
+            removed.push((partition as u32, offset(0)..offset(start)));
+            world.count(|faults| faults.removed += start);
         }
+        let messages = read(world, partition).await;
+        log.extend(messages.into_iter().map(|message| Stored {
+            id: id(&message.body),
+            partition: partition as u32,
+            offset: message.offset.0,
+        }));
     }
-    world.history.set_log(log);
+    world.history.set_log(log, removed);
     let segments = |broker| world.disk(broker).contents().len() as u32;
     world.count(|faults| faults.segments = (0..BROKERS.len()).map(segments).sum());
+}
+
+/// All that is durable in a place, from whoever holds it.
+pub(super) async fn read(world: &World, place: usize) -> Vec<StoredMessage> {
+    let mut all = Vec::new();
+    for link in world.chain(place) {
+        let (store, _) = world.store(holder(&link));
+        let id = entry_id(place, link.epoch);
+        let messages = read_all(&store, &id).await.unwrap();
+        if let Some(sealed_at) = link.sealed_at {
+            let start = store.registry.get(&id).unwrap().state().start;
+            assert_eq!(messages.len() as u64, sealed_at - start, "{id:?}");
+        }
+        all.extend(messages);
+    }
+    all
 }

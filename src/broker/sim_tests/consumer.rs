@@ -100,6 +100,7 @@ async fn answer(
                 late.push((index, one.token));
             }
             1 if !draining => late.push((index, one.token)),
+            2 if !draining && world.below(4) == 0 => answers.push((index, one.token, Answer::GiveUp)),
             _ => answers.push((index, one.token, Answer::Ack)),
         }
     }
@@ -116,6 +117,7 @@ async fn answer(
         let answer = match answer {
             Answer::Ack => group::Answer::Ack,
             Answer::Nack => group::Answer::Nack(std::time::Duration::ZERO),
+            Answer::GiveUp => group::Answer::GiveUp,
         };
         wire.push((token, answer));
     }

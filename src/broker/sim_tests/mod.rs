@@ -7,6 +7,7 @@
 
 mod chaos;
 mod consumer;
+mod letters;
 mod moves;
 mod producer;
 mod scheduler;
@@ -32,6 +33,8 @@ const GROUPS: [&str; 3] = ["shared", BY_KEY, "single"];
 const BY_KEY: &str = "by-key";
 /// The topic's partitions.
 const PARTITIONS: usize = 2;
+/// What lies in one place: those, and the dead-letter topic's partition.
+const PLACES: usize = PARTITIONS + 1;
 
 /// What a seed led to.
 struct Run {
@@ -49,6 +52,7 @@ fn run(seed: u64) -> Run {
         scheduler.spawn(world::write_journal(Rc::clone(&world), broker));
         scheduler.spawn(world::compact(Rc::clone(&world), broker));
         scheduler.spawn(moves::hand_over(Rc::clone(&world), broker));
+        scheduler.spawn(letters::bury(Rc::clone(&world), broker));
         for member in 0..5 {
             let group = GROUPS[member % GROUPS.len()];
             scheduler.spawn(consumer::consume(Rc::clone(&world), broker, group));

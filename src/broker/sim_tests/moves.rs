@@ -4,10 +4,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::PARTITIONS;
+use super::PLACES;
 use super::scheduler::turns;
-use super::world::{BROKERS, Stage, World, holder};
-use crate::broker::core_tests::support::{chain_entry, entry};
+use super::world::{BROKERS, DEAD, Stage, World, entry_id, holder};
+use crate::broker::core_tests::support::chain_entry;
 use crate::broker::store::{EntryId, Store};
 use crate::pb;
 
@@ -16,7 +16,7 @@ pub(super) async fn operate(world: Rc<World>) {
     world.working.set(world.working.get() + 1);
     while world.stage() == Stage::Storm {
         world.pause(600).await;
-        let partition = world.below(PARTITIONS as u32) as usize;
+        let partition = world.below(PLACES as u32) as usize;
         if world.below(3) > 0 {
             extend(&world, partition).await;
         } else {
@@ -55,7 +55,7 @@ async fn until_done<T>(
 async fn extend(world: &World, partition: usize) {
     let owner = world.owner(partition);
     let newest = world.chain(partition).last().unwrap().epoch;
-    let id = entry(partition as u32, newest);
+    let id = entry_id(partition, newest);
     let sealed_at = until_done(world, owner, async |store| store.seal(&id).await).await;
     let next = world.some_broker();
     world.want(partition, |chain| {
@@ -76,7 +76,7 @@ async fn evacuate(world: &World, partition: usize) {
     let link = &sealed[world.below(sealed.len() as u32) as usize];
     let from = holder(link);
     let to = (from + 1) % BROKERS.len();
-    let id = entry(partition as u32, link.epoch);
+    let id = entry_id(partition, link.epoch);
     copy(world, (from, to), &id, link.sealed_at.unwrap()).await;
     world.want(partition, |chain| {
         let link = chain.iter_mut().find(|link| link.epoch == id.epoch).unwrap();
@@ -114,8 +114,8 @@ pub(super) async fn hand_over(world: Rc<World>, broker: usize) {
         world.pause(20).await;
         turns(1).await;
         let (store, boot) = world.store(broker);
-        let topic = store.topic("orders").unwrap();
-        for partition in topic.partitions {
+        let topics = ["orders", DEAD].map(|name| store.topic(name).unwrap());
+        for partition in topics.into_iter().flat_map(|topic| topic.partitions) {
             let Some(entry) = store.waits_for_handoff(&partition) else {
                 continue;
             };

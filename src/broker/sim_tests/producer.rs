@@ -8,9 +8,9 @@ use futures::future::{Either, select};
 use super::PARTITIONS;
 use super::history::{Id, WITHOUT_ID};
 use super::scheduler::turns;
-use super::world::{Stage, World};
+use super::world::{Stage, World, partition};
 use crate::broker::channel::Channel;
-use crate::broker::core_tests::support::{message, partition};
+use crate::broker::core_tests::support::message;
 use crate::broker::store::NewMessage;
 
 /// The content of a message: who it is.

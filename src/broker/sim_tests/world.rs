@@ -11,15 +11,16 @@ use std::sync::Arc;
 use futures::future::{Either, select};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
 use super::history::{History, Id};
 use super::scheduler::turns;
-use super::{GROUPS, PARTITIONS};
-use crate::broker::core_tests::support::{Wire, chain_entry, configuration, options, topic};
+use super::{GROUPS, PARTITIONS, PLACES};
+use crate::broker::core_tests::support::{Wire, chain_entry, configuration, entry, options, topic};
 use crate::broker::log::Stepped;
 use crate::broker::log::fault::{Cut, FaultDisk};
-use crate::broker::store::Store;
+use crate::broker::store::{Dead, EntryId, Partition, Store};
 use crate::pb;
 
 /// The brokers' names.
@@ -30,6 +31,26 @@ pub(super) fn holder(link: &pb::ChainEntry) -> usize {
     let broker = BROKERS.iter().position(|name| *name == link.brokers[0]);
     broker.unwrap()
 }
+
+/// An entry of a place: of the topic's partitions, or after them of the dead-letter topic's only one.
+pub(super) fn entry_id(place: usize, epoch: u64) -> EntryId {
+    if place < PARTITIONS {
+        return entry(place as u32, epoch);
+    }
+    EntryId {
+        topic: DEAD.to_owned(),
+        ..entry((place - PARTITIONS) as u32, epoch)
+    }
+}
+
+/// The partition of a place at a broker.
+pub(super) fn partition(store: &Store, place: usize) -> Arc<Partition> {
+    let id = entry_id(place, 0);
+    store.topic(&id.topic).unwrap().partitions[id.partition as usize].clone()
+}
+
+/// The dead-letter topic.
+pub(super) const DEAD: &str = "dead";
 
 /// How often each thing happened.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,6 +67,12 @@ pub(super) struct Faults {
     pub(super) copies: u32,
     /// Segments that compaction emptied.
     pub(super) emptied: u32,
+    pub(super) letters: u32,
+    /// Runs with durability in memory.
+    pub(super) in_memory: u32,
+    pub(super) work_queues: u32,
+    /// Messages that retention took away.
+    pub(super) removed: u64,
 }
 
 impl Faults {
@@ -60,6 +87,10 @@ impl Faults {
         self.moves += other.moves;
         self.copies += other.copies;
         self.emptied += other.emptied;
+        self.letters += other.letters;
+        self.in_memory += other.in_memory;
+        self.work_queues += other.work_queues;
+        self.removed += other.removed;
     }
 }
 
@@ -82,6 +113,8 @@ struct Broker {
     boot: watch::Sender<u64>,
     store: RefCell<Option<Arc<Store>>>,
     stepped: RefCell<Option<Stepped>>,
+    /// What is to be buried.
+    dying: RefCell<Option<UnboundedReceiver<Dead>>>,
     disk: RefCell<FaultDisk>,
 }
 
@@ -89,6 +122,8 @@ struct Broker {
 struct Plan {
     generation: u64,
     chains: Vec<Vec<pb::ChainEntry>>,
+    /// What all groups have done may go.
+    is_work_queue: bool,
 }
 
 /// Everything that the tasks share.
@@ -97,6 +132,9 @@ pub(super) struct World {
     random: RefCell<StdRng>,
     brokers: [Broker; BROKERS.len()],
     plan: RefCell<Plan>,
+    /// With `Memory` the power is never cut: what then is lost is as promised.
+    durability: pb::Durability,
+    max_deliveries: u32,
     /// How the brokers reach each other.
     pub(super) wire: Arc<Wire>,
     stage: watch::Sender<Stage>,
@@ -107,20 +145,30 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn start(seed: u64) -> Rc<Self> {
+        let mut random = StdRng::seed_from_u64(seed);
+        let durability = match random.random_range(0..4) {
+            0 => pb::Durability::Memory,
+            _ => pb::Durability::Fsync,
+        };
+        let max_deliveries = random.random_range(2..6);
         let broker = |_| Broker {
             boot: watch::Sender::new(0),
             store: RefCell::new(None),
             stepped: RefCell::new(None),
+            dying: RefCell::new(None),
             disk: RefCell::new(FaultDisk::default()),
         };
         let world = Rc::new(Self {
             history: Arc::new(History::logical()),
-            random: RefCell::new(StdRng::seed_from_u64(seed)),
+            random: RefCell::new(random),
             brokers: BROKERS.map(broker),
             plan: RefCell::new(Plan {
                 generation: 1,
-                chains: vec![vec![chain_entry(1, BROKERS[0], None)]; PARTITIONS],
+                chains: vec![vec![chain_entry(1, BROKERS[0], None)]; PLACES],
+                is_work_queue: false,
             }),
+            durability,
+            max_deliveries,
             wire: Arc::default(),
             stage: watch::Sender::new(Stage::Storm),
             working: Cell::new(0),
@@ -129,6 +177,7 @@ impl World {
         for broker in 0..BROKERS.len() {
             world.open(broker).unwrap();
         }
+        world.count(|faults| faults.in_memory = u32::from(durability == pb::Durability::Memory));
         world
     }
 
@@ -221,6 +270,25 @@ impl World {
         change(&mut plan.chains[partition]);
     }
 
+    /// The operator wants that what all groups have done is taken away.
+    pub(super) fn want_work_queue(&self) {
+        let mut plan = self.plan.borrow_mut();
+        plan.generation += 1;
+        plan.is_work_queue = true;
+        self.count(|faults| faults.work_queues += 1);
+    }
+
+    /// Whether all groups have begun in all partitions, so that nothing is taken away before they do.
+    pub(super) fn have_all_begun(&self) -> bool {
+        (0..PARTITIONS).all(|place| {
+            let (store, _) = self.store(self.owner(place));
+            partition(&store, place).served().is_some_and(|entry| {
+                let state = entry.state();
+                GROUPS.iter().all(|group| state.groups.contains_key(*group))
+            })
+        })
+    }
+
     /// A broker hears what is wanted now.
     pub(super) fn configure(&self, broker: usize) {
         let (store, _) = self.store(broker);
@@ -229,8 +297,19 @@ impl World {
 
     fn wanted(&self, broker: usize) -> pb::Configuration {
         let plan = self.plan.borrow();
-        let orders = topic("orders", plan.chains.clone());
-        configuration(BROKERS[broker], plan.generation, vec![orders])
+        let (orders, dead) = plan.chains.split_at(PARTITIONS);
+        let mut orders = topic("orders", orders.to_vec());
+        orders.max_deliveries = self.max_deliveries;
+        orders.dead_letter_topic = DEAD.to_owned();
+        orders.retention = Some(pb::Retention {
+            work_queue: plan.is_work_queue,
+            ..pb::Retention::default()
+        });
+        let topics = vec![orders, topic(DEAD, dead.to_vec())];
+        pb::Configuration {
+            durability: self.durability as i32,
+            ..configuration(BROKERS[broker], plan.generation, topics)
+        }
     }
 
     fn open(&self, broker: usize) -> Result<(), String> {
@@ -239,12 +318,13 @@ impl World {
         let disk = Arc::new(self.disk(broker));
         let opening = || Store::open_stepped(options, Arc::default(), disk);
         let opened = catch_unwind(AssertUnwindSafe(opening)).map_err(|_| "the disk failed".to_owned())?;
-        let (store, stepped) = opened?;
+        let (store, stepped, dying) = opened?;
         self.wire.join(BROKERS[broker], &store);
         store.configure(&self.wanted(broker))?;
         let broker = &self.brokers[broker];
         *broker.store.borrow_mut() = Some(store);
         *broker.stepped.borrow_mut() = Some(stepped);
+        *broker.dying.borrow_mut() = Some(dying);
         Ok(())
     }
 
@@ -272,8 +352,26 @@ impl World {
         self.brokers[broker].boot.send_replace(boot);
     }
 
+    /// What is lost at the worst.
+    pub(super) fn worst_cut(&self) -> Cut {
+        match self.durability {
+            pb::Durability::Memory => Cut::Kept,
+            _ => Cut::Lost,
+        }
+    }
+
+    /// What the broker is to bury that it has not begun with.
+    pub(super) fn take_dying(&self, broker: usize) -> Vec<Dead> {
+        let mut dying = self.brokers[broker].dying.borrow_mut();
+        let next = || dying.as_mut().and_then(|dying| dying.try_recv().ok());
+        std::iter::from_fn(next).collect()
+    }
+
     /// What a power cut leaves.
     pub(super) fn any_cut(&self) -> Cut {
+        if self.durability == pb::Durability::Memory {
+            return Cut::Kept;
+        }
         match self.below(8) {
             0 => Cut::Lost,
             1 => Cut::Kept,

@@ -49,6 +49,15 @@ impl Store {
         *background = Some(Background { closed, dead });
     }
 
+    /// Keeps what is to be given up for whoever takes the steps, where nothing runs in the background.
+    #[cfg(test)]
+    pub(super) fn keep_dead(&self) -> tokio::sync::mpsc::UnboundedReceiver<Dead> {
+        let (dead, dying) = tokio::sync::mpsc::unbounded_channel();
+        let closed = CancellationToken::new();
+        *self.background.lock() = Some(Background { closed, dead });
+        dying
+    }
+
     pub(super) fn stop_background(&self) {
         if let Some(background) = &*self.background.lock() {
             background.closed.cancel();

@@ -32,7 +32,7 @@ pub(crate) struct Dead {
 
 /// Why a letter is not stored yet.
 #[derive(Debug)]
-pub(super) enum Problem {
+pub(crate) enum Problem {
     /// Its topic takes none: others of the same topic need not try.
     Topic(String, String),
     /// The message itself cannot be read or settled now.
@@ -90,7 +90,7 @@ impl Store {
 
     /// Stores the letter of a message, and then notes that the message is done. Returns whether it is: the partition
     /// may have moved, and then its next owner sees to it.
-    pub(super) async fn bury_one(&self, dead: &Dead) -> Result<bool, Problem> {
+    pub(crate) async fn bury_one(&self, dead: &Dead) -> Result<bool, Problem> {
         if !dead.hub.is_dying(dead) {
             return Ok(false);
         }

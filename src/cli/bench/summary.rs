@@ -174,7 +174,10 @@ impl Summary {
                 wrong.push(format!("{count} messages were {what}"));
             }
         };
-        check(self.lost.unwrap_or(0), "acknowledged and lost");
+        check(
+            self.lost.unwrap_or(0),
+            "acknowledged and not delivered within --drain-timeout",
+        );
         check(self.damaged, "damaged");
         if self.producer_ids {
             check(self.duplicated, "stored more than once");

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use super::{Answer, Append, Delivery, Events, Id, Outcome, Stored, WITHOUT_ID};
+use super::{Answer, Append, Burial, Delivery, Events, Id, Letter, Outcome, Stored, WITHOUT_ID};
 
 /// Something that a broker must never do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,9 +35,16 @@ pub enum Violation {
     Undelivered(String, Id),
     /// Of one key, the second was delivered though the first, which comes before it in the log, was not acknowledged.
     Overtaken(String, Id, Id),
+    /// A message of a group has two dead letters.
+    BuriedTwice(String, Id),
+    /// A message was buried after the group's acknowledgement of it had been confirmed.
+    BuriedDone(String, Id),
+    /// A message was noted, or confirmed, to be buried, and there is no letter.
+    NoLetter(String, u32, u64),
 }
 
-/// All violations in a history. The log must have been read to its end; `groups` had the time to finish everything.
+/// All violations in a history. The log must have been read to its end; `groups` had the time to finish everything. What retention
+/// took away must have been finished by all of them.
 pub fn check(events: &Events, groups: &[&str]) -> Vec<Violation> {
     let mut violations = Vec::new();
     let places = check_log(events, &mut violations);
@@ -45,11 +52,13 @@ pub fn check(events: &Events, groups: &[&str]) -> Vec<Violation> {
     check_order(events, &places, &mut violations);
     check_deliveries(events, &places, &mut violations);
     check_settles(events, &mut violations);
+    check_letters(events, &places, &mut violations);
     check_groups(events, groups, &mut violations);
     violations
 }
 
-/// Violations of a group that takes the messages of a key in their order: each only when all before it are acknowledged.
+/// Violations of a group that takes the messages of a key in their order: each only when all before it are acknowledged or
+/// are being buried.
 pub fn check_keys(events: &Events, group: &str, key: impl Fn(Id) -> u64) -> Vec<Violation> {
     let mut acked: HashMap<(u32, u64), Duration> = HashMap::new();
     for settle in events.settles.iter().filter(|one| one.answer == Answer::Ack) {
@@ -60,6 +69,12 @@ pub fn check_keys(events: &Events, group: &str, key: impl Fn(Id) -> u64) -> Vec<
                 .or_insert(settle.began);
             *began = settle.began.min(*began);
         }
+    }
+    for burial in events.burials.iter().filter(|one| one.group == group) {
+        let began = acked
+            .entry((burial.partition, burial.offset))
+            .or_insert(burial.began);
+        *began = burial.began.min(*began);
     }
     let mut violations = Vec::new();
     let mut delivered: HashMap<(u32, u64), BTreeMap<u64, Id>> = HashMap::new();
@@ -111,12 +126,17 @@ fn check_log(events: &Events, violations: &mut Vec<Violation>) -> Places {
 fn check_appends(events: &Events, places: &Places, violations: &mut Vec<Violation>) {
     for append in events.appends.iter().filter(|append| append.acked.is_some()) {
         let Some(places) = places.get(&append.id) else {
+            let offset = append.offset;
+            if offset.is_some_and(|offset| events.is_removed(append.partition, offset)) {
+                continue;
+            }
             violations.push(Violation::Lost(append.id));
             continue;
         };
         let first = places[0].offset;
         if let Some(offset) = append.offset
             && places.iter().all(|stored| stored.offset != offset)
+            && !events.is_removed(append.partition, offset)
         {
             violations.push(Violation::WrongOffset(append.id, offset, first));
         }
@@ -175,7 +195,8 @@ fn check_deliveries(events: &Events, places: &Places, violations: &mut Vec<Viola
             Some(_)
                 if !places
                     .get(&delivery.id)
-                    .is_some_and(|places| places.iter().any(is_there)) =>
+                    .is_some_and(|places| places.iter().any(is_there))
+                    && !events.is_removed(delivery.partition, delivery.offset) =>
             {
                 violations.push(Violation::DeliveredUncommitted(delivery.id));
             }
@@ -225,9 +246,59 @@ fn check_settles(events: &Events, violations: &mut Vec<Violation>) {
             if is_newer && other.received < settle.began {
                 violations.push(stale());
             }
-            if settle.answer == Answer::Ack && other.began > ended {
+            if settle.answer != Answer::Nack && other.began > ended {
                 violations.push(Violation::DeliveredAgain(delivery.group.clone(), delivery.id));
             }
+        }
+    }
+}
+
+fn check_letters(events: &Events, places: &Places, violations: &mut Vec<Violation>) {
+    let mut letters: HashMap<Place<'_>, Id> = HashMap::new();
+    for Letter { group, of } in &events.letters {
+        let is_there = places.get(&of.id).is_some_and(|places| places.contains(of));
+        if !is_there && !events.is_removed(of.partition, of.offset) {
+            violations.push(Violation::Invented(of.id));
+        }
+        if letters.insert((group, of.partition, of.offset), of.id).is_some() {
+            violations.push(Violation::BuriedTwice(group.clone(), of.id));
+        }
+    }
+    let mut burials: HashMap<Place<'_>, Vec<&Burial>> = HashMap::new();
+    for burial in &events.burials {
+        let place = (&burial.group[..], burial.partition, burial.offset);
+        burials.entry(place).or_default().push(burial);
+    }
+    let confirmed = events
+        .settles
+        .iter()
+        .filter(|one| one.outcome == Outcome::Confirmed);
+    for settle in confirmed {
+        let delivery = &events.deliveries[settle.delivery];
+        let place = place(delivery);
+        if settle.answer == Answer::GiveUp && !letters.contains_key(&place) {
+            violations.push(Violation::NoLetter(place.0.to_owned(), place.1, place.2));
+        }
+        let first = burials.get(&place).map(|burials| burials[0].began);
+        let is_first = settle
+            .ended
+            .zip(first)
+            .is_some_and(|(ended, began)| ended < began);
+        if settle.answer == Answer::Ack && is_first && letters.contains_key(&place) {
+            violations.push(Violation::BuriedDone(place.0.to_owned(), delivery.id));
+        }
+    }
+    for (place, burials) in &burials {
+        let done = burials.iter().filter_map(|burial| burial.done).min();
+        if done.is_some() && !letters.contains_key(place) {
+            violations.push(Violation::NoLetter(place.0.to_owned(), place.1, place.2));
+        }
+    }
+    for delivery in &events.deliveries {
+        let burials = burials.get(&place(delivery)).into_iter().flatten();
+        let done = burials.filter_map(|burial| burial.done).min();
+        if done.is_some_and(|done| delivery.began > done) {
+            violations.push(Violation::DeliveredAgain(delivery.group.clone(), delivery.id));
         }
     }
 }
@@ -240,6 +311,12 @@ fn check_groups(events: &Events, groups: &[&str], violations: &mut Vec<Violation
             finished.insert((&delivery.group, delivery.id));
         }
     }
+    finished.extend(
+        events
+            .letters
+            .iter()
+            .map(|letter| (&letter.group[..], letter.of.id)),
+    );
     for append in events.appends.iter().filter(|append| append.acked.is_some()) {
         for group in groups {
             if !finished.contains(&(*group, append.id)) {

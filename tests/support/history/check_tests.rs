@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::history::check::{Violation, check};
-use crate::history::{Answer, Append, Delivery, Events, Id, Outcome, Settle, Stored, WITHOUT_ID};
+use crate::history::{
+    Answer, Append, Burial, Delivery, Events, Id, Letter, Outcome, Settle, Stored, WITHOUT_ID,
+};
 
 fn at(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -70,7 +72,24 @@ fn good() -> Events {
             settle(2, Answer::Ack, 40, Outcome::Confirmed),
             settle(3, Answer::Ack, 50, Outcome::Confirmed),
         ],
+        ..Events::default()
     }
+}
+
+/// The group buries (2, 0) at its second delivery instead of acknowledging it.
+fn buried(events: &mut Events) {
+    events.settles[3].answer = Answer::GiveUp;
+    events.burials.push(Burial {
+        group: "g".to_owned(),
+        partition: 0,
+        offset: 101,
+        began: at(50),
+        done: Some(at(51)),
+    });
+    events.letters.push(Letter {
+        group: "g".to_owned(),
+        of: stored((2, 0), 101),
+    });
 }
 
 fn found(change: impl FnOnce(&mut Events)) -> Vec<Violation> {
@@ -260,4 +279,66 @@ fn a_stale_answer_that_is_taken_is_found() {
 fn a_group_gets_everything_that_was_acknowledged() {
     let missing = found(|events| events.settles.truncate(3));
     assert_eq!(missing, [Violation::Undelivered("g".to_owned(), (2, 0))]);
+}
+
+#[test]
+fn a_message_that_is_buried_is_finished() {
+    assert_eq!(found(buried), []);
+}
+
+#[test]
+fn a_letter_that_is_missing_or_there_twice_or_of_no_message_is_found() {
+    let missing = found(|events| {
+        buried(events);
+        events.letters.clear();
+    });
+    let no_letter = Violation::NoLetter("g".to_owned(), 0, 101);
+    assert!(missing.contains(&no_letter), "{missing:?}");
+    let twice = found(|events| {
+        buried(events);
+        events.letters.push(events.letters[0].clone());
+    });
+    assert_eq!(twice, [Violation::BuriedTwice("g".to_owned(), (2, 0))]);
+    let invented = found(|events| {
+        buried(events);
+        events.letters[0].of.offset = 109;
+        events.burials[0].offset = 109;
+        events.settles[3].answer = Answer::Ack;
+    });
+    assert_eq!(invented, [Violation::Invented((2, 0))]);
+}
+
+#[test]
+fn a_message_that_was_acknowledged_is_not_buried_and_one_that_is_buried_does_not_come_again() {
+    let acknowledged = found(|events| {
+        buried(events);
+        events.settles[3].answer = Answer::Ack;
+        events.burials[0].began = at(60);
+    });
+    assert_eq!(acknowledged, [Violation::BuriedDone("g".to_owned(), (2, 0))]);
+    let again = found(|events| {
+        buried(events);
+        events.settles[3].outcome = Outcome::Unknown;
+        events.deliveries.push(delivery((2, 0), 101, 60, 61));
+    });
+    assert_eq!(again, [Violation::DeliveredAgain("g".to_owned(), (2, 0))]);
+}
+
+#[test]
+fn what_retention_took_away_was_there_and_must_have_been_finished() {
+    let removed = |events: &mut Events| {
+        events.log.remove(0);
+        events.removed.push((0, 100..101));
+    };
+    assert_eq!(found(removed), []);
+    let unfinished = found(|events| {
+        removed(events);
+        events.settles.remove(0);
+    });
+    assert_eq!(unfinished, [Violation::Undelivered("g".to_owned(), (1, 0))]);
+    let elsewhere = found(|events| {
+        removed(events);
+        events.removed[0].0 = 1;
+    });
+    assert!(elsewhere.contains(&Violation::Lost((1, 0))), "{elsewhere:?}");
 }

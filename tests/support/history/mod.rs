@@ -5,6 +5,7 @@
 pub mod check;
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,8 @@ pub struct Delivery {
 pub enum Answer {
     Ack,
     Nack,
+    /// The message is to be buried.
+    GiveUp,
 }
 
 /// What the broker said to that.
@@ -82,14 +85,37 @@ pub struct Stored {
     pub offset: u64,
 }
 
+/// One attempt of a broker to bury a message of a group: to store its dead letter, and then to note that it is done.
+#[derive(Debug, Clone)]
+pub struct Burial {
+    pub group: String,
+    pub partition: u32,
+    pub offset: u64,
+    pub began: Duration,
+    /// When it was noted.
+    pub done: Option<Duration>,
+}
+
+/// A dead letter as it lies in the log of its topic at the end: of which message, and of which group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    pub group: String,
+    pub of: Stored,
+}
+
 /// Everything that was recorded.
 #[derive(Debug, Clone, Default)]
 pub struct Events {
     pub appends: Vec<Append>,
     pub deliveries: Vec<Delivery>,
     pub settles: Vec<Settle>,
+    pub burials: Vec<Burial>,
     /// All of the log, read at the end.
     pub log: Vec<Stored>,
+    /// The same of the dead-letter topic.
+    pub letters: Vec<Letter>,
+    /// What retention took away, by partition: it had been in the log.
+    pub removed: Vec<(u32, Range<u64>)>,
 }
 
 #[derive(Default)]
@@ -106,6 +132,14 @@ enum Clock {
     Real(Instant),
     /// Every look at it is later than the one before.
     Logical(AtomicU64),
+}
+
+impl Events {
+    /// Whether retention took away what was there.
+    fn is_removed(&self, partition: u32, offset: u64) -> bool {
+        let mut removed = self.removed.iter();
+        removed.any(|(of, offsets)| *of == partition && offsets.contains(&offset))
+    }
 }
 
 /// The record, with its clock.
@@ -201,7 +235,27 @@ impl History {
         }
     }
 
-    /// Acknowledged messages that a group has not finished.
+    /// A broker is about to bury a message. Returns the attempt's index.
+    pub fn burial_begins(&self, group: &str, partition: u32, offset: u64) -> usize {
+        let began = self.now();
+        let burials = &mut self.record.lock().events.burials;
+        burials.push(Burial {
+            group: group.to_owned(),
+            partition,
+            offset,
+            began,
+            done: None,
+        });
+        burials.len() - 1
+    }
+
+    /// The broker noted that the message is done.
+    pub fn burial_ends(&self, index: usize) {
+        let done = self.now();
+        self.record.lock().events.burials[index].done = Some(done);
+    }
+
+    /// Acknowledged messages that a group has not finished: neither acknowledged nor in a dead letter.
     pub fn unfinished(&self, group: &str) -> Vec<Id> {
         let record = self.record.lock();
         let none = HashSet::new();
@@ -215,9 +269,21 @@ impl History {
         self.record.lock().acked.len()
     }
 
-    /// The log, as it was read at the end.
-    pub fn set_log(&self, log: Vec<Stored>) {
-        self.record.lock().events.log = log;
+    /// The log, as it was read at the end, and what retention took away before.
+    pub fn set_log(&self, log: Vec<Stored>, removed: Vec<(u32, Range<u64>)>) {
+        let events = &mut self.record.lock().events;
+        events.log = log;
+        events.removed = removed;
+    }
+
+    /// The dead letters, as they were read last.
+    pub fn set_letters(&self, letters: Vec<Letter>) {
+        let record = &mut *self.record.lock();
+        for letter in &letters {
+            let finished = record.finished.entry(letter.group.clone()).or_default();
+            finished.insert(letter.of.id);
+        }
+        record.events.letters = letters;
     }
 
     pub fn events(&self) -> Events {
