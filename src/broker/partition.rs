@@ -23,7 +23,7 @@ use self::append::Append;
 pub(crate) use self::append::AppendReply;
 pub use self::append::Line;
 use self::entry::{Entry, Phase, Watcher};
-use self::ops::{Change, ChangeError, EntryOp};
+use self::ops::{Change, ChangeAnswer, EntryOp};
 pub(crate) use self::producers::{Producers, WINDOW as REMEMBERED};
 pub(crate) use self::ranges::Ranges;
 use super::channel::Permit;
@@ -338,14 +338,17 @@ impl Partition {
     }
 
     /// Queues a change of an entry.
-    pub(crate) fn submit(
-        &self,
-        entry: &Arc<Entry>,
-        change: Change,
-    ) -> oneshot::Receiver<Result<u64, ChangeError>> {
+    pub(crate) fn submit(&self, entry: &Arc<Entry>, change: Change) -> ChangeAnswer {
         let (op, answer) = EntryOp::new(entry, change);
         self.journal.submit(op);
         answer
+    }
+
+    /// The same, and whether it waits for [`Journal::assist`].
+    pub(crate) fn queue(&self, entry: &Arc<Entry>, change: Change) -> (ChangeAnswer, bool) {
+        let (op, answer) = EntryOp::new(entry, change);
+        let waits = self.journal.queue(op);
+        (answer, waits)
     }
 
     /// A group is told of what happens here, as long as it lives.

@@ -11,7 +11,7 @@ use super::settling::Telling;
 use super::state::GroupState;
 use super::{Order, Start};
 use crate::broker::partition::entry::Entry;
-use crate::broker::partition::ops::Change;
+use crate::broker::partition::ops::{Change, ChangeAnswer};
 use crate::broker::partition::{Partition, Span};
 use crate::broker::store::Store;
 
@@ -81,14 +81,29 @@ impl Part {
 
     /// Queues what changed for the journal.
     pub(super) fn tell(&mut self) -> Option<Telling> {
+        self.tell_by(Partition::submit)
+    }
+
+    /// The same, for one who assists the journal when nothing is held any more. Sets `waits` where it waits for that.
+    pub(super) fn tell_and_assist(&mut self, waits: &mut bool) -> Option<Telling> {
+        self.tell_by(|partition, entry, change| {
+            let (answer, waiting) = partition.queue(entry, change);
+            *waits |= waiting;
+            answer
+        })
+    }
+
+    fn tell_by(
+        &mut self,
+        submit: impl FnOnce(&Partition, &Arc<Entry>, Change) -> ChangeAnswer,
+    ) -> Option<Telling> {
         let delta = self.state.take_untold(self.told_floor)?;
         self.told_floor = delta.floor;
         let partition = self.partition.index();
         let epoch = self.entry.id.epoch;
         let name = self.name.clone();
-        let answer = self
-            .partition
-            .submit(&self.entry, Change::Progress(name, delta.clone()));
+        let change = Change::Progress(name, delta.clone());
+        let answer = submit(&self.partition, &self.entry, change);
         Some(Telling {
             partition,
             epoch,

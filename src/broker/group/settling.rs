@@ -13,7 +13,7 @@ use super::seats::Part;
 use super::state::GivenUp;
 use super::token::Token;
 use super::{Answer, Refused};
-use crate::broker::partition::ops::ChangeError;
+use crate::broker::partition::ops::{ChangeAnswer, ChangeError};
 use crate::broker::partition::progress::Progress;
 use crate::broker::store::Dead;
 
@@ -28,7 +28,7 @@ pub(crate) struct Telling {
     pub(super) partition: u32,
     pub(super) epoch: u64,
     pub(super) delta: Progress,
-    pub(super) answer: oneshot::Receiver<Result<u64, ChangeError>>,
+    pub(super) answer: ChangeAnswer,
 }
 
 /// What became of an answer so far.
@@ -54,8 +54,8 @@ impl Hub {
         let now = Instant::now();
         let mut acked: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
         let mut dead = Vec::new();
-        let mut inner = self.inner.lock();
-        let inner = &mut *inner;
+        let mut locked = self.inner.lock();
+        let inner = &mut *locked;
         let settling = answers
             .into_iter()
             .map(|(token, answer)| {
@@ -116,9 +116,17 @@ impl Hub {
                 }
             }
         }
-        let telling = inner.parts.values_mut().filter_map(Part::tell).collect();
+        let mut waits = false;
+        let parts = inner.parts.values_mut();
+        let telling = parts
+            .filter_map(|part| part.tell_and_assist(&mut waits))
+            .collect();
         inner.wake_one();
+        drop(locked);
         self.bury(dead);
+        if waits {
+            store.journal.assist();
+        }
         (settling, telling)
     }
 

@@ -50,7 +50,10 @@ pub(crate) enum ChangeError {
     Log(String),
 }
 
-/// A change of one entry on its way to the disk. The answer is the entry's number of positions.
+/// Where the answer to a change comes: the entry's number of positions.
+pub(crate) type ChangeAnswer = oneshot::Receiver<Result<u64, ChangeError>>;
+
+/// A change of one entry on its way to the disk.
 pub(crate) struct EntryOp {
     entry: Arc<Entry>,
     change: Change,
@@ -71,10 +74,7 @@ struct Before {
 
 impl EntryOp {
     /// The operation, and where its answer comes.
-    pub(crate) fn new(
-        entry: &Arc<Entry>,
-        change: Change,
-    ) -> (Box<Self>, oneshot::Receiver<Result<u64, ChangeError>>) {
+    pub(crate) fn new(entry: &Arc<Entry>, change: Change) -> (Box<Self>, ChangeAnswer) {
         let (reply, answer) = oneshot::channel();
         let size = change.size(entry);
         let op = Self {
