@@ -16,6 +16,11 @@ const MOST_PENDING: usize = 1 << 20;
 /// With durability in memory, the time that a record may be in the page cache only.
 const SYNC_EVERY: Duration = Duration::from_millis(50);
 
+/// So close to a segment's end it is synced as soon as there is this much to sync: what is left for the change of segments, on which
+/// all appends wait, is then little.
+const NEARLY_FULL: u64 = 4 << 20;
+const MUCH: u64 = 256 << 10;
+
 /// Where the journal goes on after a start.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tail {
@@ -38,6 +43,8 @@ pub(super) struct Writer {
     /// The end at the last mark or record with a current `durable`.
     marked: u64,
     synced_at: Instant,
+    /// Where the last sync that was asked for ends.
+    syncing: u64,
     timestamp: u64,
     frames: Frames,
     /// The segment that has an index, and where that ends.
@@ -69,6 +76,7 @@ impl Writer {
             durable: Arc::new(AtomicU64::new(tail.end)),
             marked: tail.end,
             synced_at: Instant::now(),
+            syncing: tail.end,
             timestamp: 0,
             frames: Frames::default(),
             indexed: (0, 0),
@@ -313,6 +321,7 @@ impl Writer {
         self.file = Some(file);
         self.segment = number;
         self.end = 0;
+        self.syncing = 0;
         self.durable = Arc::new(AtomicU64::new(0));
         self.shared.active.store(u64::from(number), Ordering::Relaxed);
         self.begin();
@@ -402,10 +411,13 @@ impl Writer {
     pub(super) fn gathered(&mut self) {
         self.shared.counters.commits.add(1);
         let Some(file) = &self.file else { return };
-        if self.synced_at.elapsed() < SYNC_EVERY {
+        let end = self.end - self.shared.pending.len() as u64;
+        let is_nearly_full = self.end + NEARLY_FULL > self.shared.segment_bytes;
+        let is_urgent = is_nearly_full && end.saturating_sub(self.syncing) >= MUCH;
+        if self.synced_at.elapsed() < SYNC_EVERY && !is_urgent {
             return;
         }
-        let end = self.end - self.shared.pending.len() as u64;
+        self.syncing = end;
         self.shared
             .fill
             .sync_later(Arc::clone(file), end, Arc::clone(&self.durable));
