@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Bench, settle};
 use crate::bars::{Bars, figure};
 use crate::peers::sluice::{self, Settings, Summary};
+use crate::processors::{Share, on};
 use crate::report::{Plot, Section, Table, spread};
 use crate::stats::Spread;
 
@@ -38,7 +39,7 @@ async fn load(bench: &Bench, is_memory: bool, rate: u64, seconds: f64) -> anyhow
         partitions: 16,
         is_memory,
     };
-    let broker = sluice::start(&bench.programs, folder.path(), settings).await?;
+    let broker = sluice::start_apart(&bench.programs, folder.path(), settings).await?;
     let arguments = [
         "--publishers=4".to_owned(),
         format!("--rate={rate}"),
@@ -47,7 +48,10 @@ async fn load(bench: &Bench, is_memory: bool, rate: u64, seconds: f64) -> anyhow
         sluice::FINE_TICK.to_owned(),
     ];
     let limit = Duration::from_secs_f64(seconds + 90.0);
-    let summary = sluice::bench(&bench.programs, broker.address, &arguments, limit).await?;
+    let running = on(Share::Load, || {
+        Ok(sluice::bench(&bench.programs, broker.address, &arguments, limit))
+    })?;
+    let summary = running.await?;
     broker.server.end().await?;
     Ok(summary)
 }
@@ -141,8 +145,8 @@ pub(super) async fn measure(bench: &Bench, bars: &mut Bars) -> anyhow::Result<Se
         series: [false, true].map(series).into(),
     };
     let text = format!(
-        "### From publish to delivery (P5)\n\n256 B, 4 publishers, one subscriber that checks every message, 16 partitions; the maximum \
-         is what is published and delivered as fast as it goes. Messages are handed over every 500 µs. The first {} ms of each run are left out.\n\n{}",
+        "### From publish to delivery (P5)\n\n256 B, 4 publishers, one subscriber that checks every message, 16 partitions; the broker and the load each \
+         have processors of their own (the load the last one); the maximum is what is published and delivered as fast as it goes. Messages are handed over every 500 µs. The first {} ms of each run are left out.\n\n{}",
         WARM_UP.as_millis(),
         table.text()
     );

@@ -23,6 +23,9 @@ const GAPS: [Duration; 3] = [
     Duration::from_micros(100),
 ];
 
+/// How long a thread must be stopped for that to be counted.
+const PAUSE: Duration = Duration::from_millis(1);
+
 #[derive(Debug, Serialize)]
 struct Synced {
     chunk: usize,
@@ -47,7 +50,7 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Section> {
             bytes_a_second: Vec::new(),
         })
         .into();
-    let (mut memory, mut loopback) = (Vec::new(), Vec::new());
+    let (mut memory, mut loopback, mut stopped) = (Vec::new(), Vec::new(), Vec::new());
     let mut trips: Vec<Trips> = GAPS
         .map(|gap| Trips {
             gap,
@@ -63,6 +66,7 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Section> {
         }
         memory.push(copy_loop(time));
         loopback.push(loopback_loop(time).await?);
+        stopped.push(pauses(2 * time) / (2 * time).as_secs_f64());
         for one in &mut trips {
             let times = round_trips(one.gap, time)?;
             one.p50.push(times.value_at_quantile(0.5) as f64 / 1e3);
@@ -94,13 +98,15 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Section> {
     let text = format!(
         "### The machine's own limits\n\n{}\n256 bytes to a thread that waits in `read` and answers with 40, over loopback TCP, from one that polls; each has its own \
          processors, as a server and the load generator have below. Mostly it is what waking a thread costs:\n\n{}\nmemcpy {} GB/s · loopback TCP, one connection, \
-         64 KB writes {} GB/s\n",
+         64 KB writes {} GB/s\n\nA thread that does nothing but look at the clock is stopped for more than {:?} {} times a second.\n",
         table.text(),
         round_trip.text(),
         spread(memory.iter().map(|rate| rate / 1e9)),
-        spread(loopback.iter().map(|rate| rate / 1e9))
+        spread(loopback.iter().map(|rate| rate / 1e9)),
+        PAUSE,
+        spread(stopped.iter().copied())
     );
-    Section::new(text).figures(&(synced, memory, loopback, trips))
+    Section::new(text).figures(&(synced, memory, loopback, trips, stopped))
 }
 
 /// Writes and syncs for some time; how often, in how many seconds.
@@ -136,6 +142,18 @@ fn copy_loop(time: Duration) -> f64 {
         bytes += from.len();
     }
     bytes as f64 / start.elapsed().as_secs_f64()
+}
+
+/// How often this thread, which does nothing else, does not get to look at the clock.
+fn pauses(time: Duration) -> f64 {
+    let start = Instant::now();
+    let (mut last, mut count) = (start, 0.0);
+    while last - start < time {
+        let now = Instant::now();
+        count += f64::from(u8::from(now - last > PAUSE));
+        last = now;
+    }
+    count
 }
 
 /// Bytes a second through one connection.

@@ -11,6 +11,7 @@ use tokio::process::Command;
 use super::Programs;
 use crate::ports;
 use crate::process::{self, Server};
+use crate::processors::{Share, on};
 
 /// The topic of every load.
 pub(crate) const TOPIC: &str = "bench";
@@ -38,9 +39,27 @@ pub(crate) struct Broker {
 /// Starts a broker on a folder.
 pub(crate) async fn start(programs: &Programs, folder: &Path, settings: Settings) -> anyhow::Result<Broker> {
     let (mut command, address) = command(programs, folder, settings)?;
-    let mut server = Server::start("sluice", &mut command, &folder.join("log"))?;
-    server.ready(address).await?;
-    Ok(Broker { server, address })
+    let server = Server::start("sluice", &mut command, &folder.join("log"))?;
+    Broker::ready(server, address).await
+}
+
+/// The same, on the processors that are the servers' where a load has its own.
+pub(crate) async fn start_apart(
+    programs: &Programs,
+    folder: &Path,
+    settings: Settings,
+) -> anyhow::Result<Broker> {
+    let (mut command, address) = command(programs, folder, settings)?;
+    let log = folder.join("log");
+    let server = on(Share::Server, || Server::start("sluice", &mut command, &log))?;
+    Broker::ready(server, address).await
+}
+
+impl Broker {
+    async fn ready(mut server: Server, address: SocketAddr) -> anyhow::Result<Self> {
+        server.ready(address).await?;
+        Ok(Self { server, address })
+    }
 }
 
 /// What starts it, and where it will serve.
@@ -98,13 +117,13 @@ pub(crate) struct Percentiles {
 /// For `sluice bench` where latency is what counts: else its own timers would be most of it.
 pub(crate) const FINE_TICK: &str = "--tick-micros=500";
 
-/// Runs `sluice bench`.
-pub(crate) async fn bench(
+/// Runs `sluice bench`, from the call on.
+pub(crate) fn bench(
     programs: &Programs,
     broker: SocketAddr,
     arguments: &[String],
     limit: Duration,
-) -> anyhow::Result<Summary> {
+) -> impl Future<Output = anyhow::Result<Summary>> + use<> {
     let mut command = Command::new(&programs.sluice);
     command
         .arg("bench")
@@ -114,7 +133,10 @@ pub(crate) async fn bench(
     if !arguments.iter().any(|argument| argument.starts_with("--topic")) {
         command.args(["--topic", TOPIC]);
     }
-    let text = process::output(&mut command, limit).await?;
-    let line = text.lines().last().context("sluice bench printed nothing")?;
-    serde_json::from_str(line).with_context(|| format!("the summary of sluice bench: {line}"))
+    let running = process::output(&mut command, limit);
+    async move {
+        let text = running.await?;
+        let line = text.lines().last().context("sluice bench printed nothing")?;
+        serde_json::from_str(line).with_context(|| format!("the summary of sluice bench: {line}"))
+    }
 }
