@@ -13,7 +13,7 @@ use super::state::{Placed, Reserved};
 use super::token::Token;
 use super::{Budget, Delivered, Order};
 use crate::broker::partition::Partition;
-use crate::broker::store::StoredMessage;
+use crate::broker::store::{Offset, StoredMessage};
 
 /// Offsets that are being read for a member. Dropped, they go back.
 #[derive(Debug)]
@@ -209,13 +209,14 @@ impl Hub {
         }
     }
 
-    /// Offsets below are gone by retention.
+    /// Offsets below are gone by retention, of the same epoch.
     pub(crate) fn trim(&self, taken: &mut Taken, start: u64) {
         let Some(store) = self.store.upgrade() else { return };
         let mut inner = self.inner.lock();
         if let Some(part) = inner.part(taken.partition.index(), taken.epoch) {
             let spans = part.partition.spans(&store.registry);
-            part.cut |= part.state.trim(start, &spans);
+            let first = Offset::new(Offset(start).epoch(), 0).0;
+            part.state.lose(first..start, &spans);
             taken.reserved.advance(start);
         }
     }

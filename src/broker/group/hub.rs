@@ -185,7 +185,7 @@ impl Hub {
                         .map(|given_up| self.dead(part, &given_up, MOST, None)),
                 );
                 changed |= part.blocked.as_ref().is_some_and(|(until, _)| *until <= now);
-                cut |= std::mem::take(&mut part.cut);
+                cut |= part.state.take_cut();
                 drop(part.tell());
             }
             if cut {

@@ -40,8 +40,6 @@ pub(super) struct Part {
     pub(super) told_floor: u64,
     /// Not before this, because of that.
     pub(super) blocked: Option<(Instant, String)>,
-    /// Retention took messages that members had.
-    pub(super) cut: bool,
 }
 
 /// A member.
@@ -74,7 +72,7 @@ impl Part {
     pub(super) fn spans(&mut self, store: &Store) -> Vec<Span> {
         let spans = self.partition.spans(&store.registry);
         if let Some(first) = spans.first() {
-            self.cut |= self.state.trim(first.start, &spans);
+            self.state.trim(first.start, &spans);
         }
         spans
     }

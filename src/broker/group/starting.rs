@@ -56,7 +56,6 @@ impl Hub {
             told_floor: 0,
             state: GroupState::new(progress, inner.order == Order::ByKey),
             blocked: None,
-            cut: false,
         };
         // Where it starts is kept before anything is delivered.
         drop(part.tell());

@@ -72,6 +72,8 @@ pub(crate) struct GroupState {
     is_scanning: bool,
     keys: Keys,
     next_delivery: u64,
+    /// Retention took messages that members had.
+    is_cut: bool,
     /// What the journal was not told yet.
     untold: Progress,
 }
@@ -98,6 +100,7 @@ impl GroupState {
             is_scanning: false,
             keys: Keys::default(),
             next_delivery: 1,
+            is_cut: false,
         }
     }
 

@@ -44,15 +44,22 @@ impl GroupState {
     }
 
     pub(super) fn raise_floor(&mut self, spans: &[Span]) {
+        let mut is_past_some = false;
         loop {
             let before = self.floor;
             if let Some(end) = self.done.end_of(self.floor) {
                 self.floor = end;
             }
-            self.floor = settle_on(self.floor, spans);
+            let done = self.floor;
+            self.floor = settle_on(done, spans);
+            is_past_some |= self.floor > done;
             if self.floor == before {
                 break;
             }
+        }
+        // Where the beginning of the next span is gone, some of that may have been under way.
+        if is_past_some {
+            self.forget(0..self.floor);
         }
         self.done.remove_below(self.floor);
         self.untold.floor = self.floor;

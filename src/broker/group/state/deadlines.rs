@@ -1,6 +1,7 @@
 //! When deliveries are over.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use tokio::time::Instant;
 
@@ -55,9 +56,9 @@ impl Deadlines {
         }
     }
 
-    /// Offsets below are gone.
-    pub(super) fn trim(&mut self, start: u64) {
-        self.moved.retain(|(_, offset, _)| *offset >= start);
+    /// Offsets are gone.
+    pub(super) fn forget_all(&mut self, gone: &Range<u64>) {
+        self.moved.retain(|(_, offset, _)| !gone.contains(offset));
     }
 
     /// Takes out what is over its deadline.

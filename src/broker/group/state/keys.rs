@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 
 /// The keys of which a message is somewhere between its delivery and done, and what waits behind it. Keys are kept
 /// as keyed hashes: two that collide wait for each other, and that is all.
@@ -58,13 +59,13 @@ impl Keys {
         None
     }
 
-    /// Offsets below are gone. Returns those whose turn it is for that, and that are not done.
-    pub(super) fn trim(&mut self, start: u64, is_done: impl Fn(u64) -> bool) -> Vec<u64> {
+    /// Offsets are gone. Returns those whose turn it is for that, and that are not done.
+    pub(super) fn forget(&mut self, gone: &Range<u64>, is_done: impl Fn(u64) -> bool) -> Vec<u64> {
         let mut heads = Vec::new();
         let mut behind = 0;
         self.lanes.retain(|&key, lane| {
             let mut is_cut = false;
-            while lane.head < start || (is_cut && is_done(lane.head)) {
+            while gone.contains(&lane.head) || (is_cut && is_done(lane.head)) {
                 self.heads.remove(&lane.head);
                 is_cut = true;
                 match lane.behind.pop_front() {
@@ -107,7 +108,7 @@ mod tests {
         assert_eq!(keys.behind(), 2);
         assert_eq!(keys.finish(2, none), None, "not its turn yet");
         assert_eq!(keys.finish(1, none), Some(2));
-        assert_eq!(keys.trim(3, none), [5]);
+        assert_eq!(keys.forget(&(0..3), none), [5]);
         assert_eq!((keys.finish(5, none), keys.finish(3, none)), (None, None));
         assert!(keys.is_empty() && keys.heads.is_empty());
         assert_eq!(keys.behind(), 0);

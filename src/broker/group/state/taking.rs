@@ -230,28 +230,49 @@ impl GroupState {
         reserved.advance(end);
     }
 
-    /// Everything below is gone by retention. Returns whether members had some of it.
-    pub(crate) fn trim(&mut self, start: u64, spans: &[Span]) -> bool {
+    /// Everything below is gone by retention.
+    pub(crate) fn trim(&mut self, start: u64, spans: &[Span]) {
         if start <= self.floor {
-            return false;
+            return;
         }
         self.floor = start;
-        let keep = |offset: &u64| *offset >= start;
+        self.forget(0..start);
+        self.raise_floor(spans);
+    }
+
+    /// These are gone by retention. What is older may still be there: another broker has it, and bounds it by itself.
+    pub(crate) fn lose(&mut self, gone: Range<u64>, spans: &[Span]) {
+        if gone.start <= self.floor {
+            return self.trim(gone.end, spans);
+        }
+        self.forget(gone.clone());
+        self.done.insert(gone.clone());
+        self.untold.done.insert(gone);
+        self.raise_floor(spans);
+    }
+
+    /// Nothing is to be done with these any more, whatever it was.
+    pub(super) fn forget(&mut self, gone: Range<u64>) {
+        let keep = |offset: &u64| !gone.contains(offset);
         let before = self.outstanding.len();
         self.outstanding.retain(|offset, _| keep(offset));
-        self.deadlines.trim(start);
+        self.is_cut |= self.outstanding.len() < before;
+        self.deadlines.forget_all(&gone);
         self.counts.retain(|offset, _| keep(offset));
         self.ready.retain(keep);
         self.delayed.retain(|(_, offset)| keep(offset));
         self.dying.retain(keep);
-        self.skipped.remove_below(start);
+        self.skipped.remove(gone.clone());
         if !self.keys.is_empty() {
             let done = &self.done;
-            self.ready
-                .extend(self.keys.trim(start, |next| done.contains(next)));
+            let next = self.keys.forget(&gone, |next| done.contains(next));
+            self.ready.extend(next);
         }
-        self.raise_floor(spans);
-        self.outstanding.len() < before
+    }
+
+    /// Whether members had some of what was gone since the last call.
+    pub(crate) fn take_cut(&mut self) -> bool {
+        std::mem::take(&mut self.is_cut)
     }
 
     /// Whether so many messages are between taken and done that no new ones are taken.

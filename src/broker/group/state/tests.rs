@@ -237,6 +237,41 @@ fn a_million_acknowledgements_out_of_order_cost_what_is_open_and_no_more() {
     assert!(state.deadlines.len() <= 2 * MOST_OPEN);
 }
 
+/// All in one lane.
+fn one_key(_: u64) -> Option<u64> {
+    Some(7)
+}
+
+#[test]
+fn a_key_whose_head_is_gone_when_the_epoch_before_is_finished_goes_on() {
+    let mut spans = [Span { start: 100, end: 101 }, Span { start: 200, end: 203 }];
+    let mut state = state(true);
+    let key = |offset| (offset >= 200).then_some(7);
+    assert_eq!(deliver_all(&mut state, &spans, key), [100, 200]);
+    // What the group has of the second span is gone before it is done with the first one.
+    spans[1].start = 201;
+    state.finish_range(100..101, &spans);
+    assert!(state.take_cut() && !state.take_cut());
+    assert_eq!(deliver_all(&mut state, &spans, key), [201]);
+    state.finish_range(201..202, &spans);
+    assert_eq!(deliver_all(&mut state, &spans, key), [202]);
+}
+
+#[test]
+fn what_is_older_than_what_is_gone_is_still_there() {
+    let spans = [Span { start: 100, end: 102 }, Span { start: 202, end: 204 }];
+    let mut state = state(true);
+    assert_eq!(deliver_all(&mut state, &spans, one_key), [100]);
+    state.lose(200..202, &spans);
+    assert!(state.find(100, 1).is_some());
+    state.finish_range(100..101, &spans);
+    for offset in [101, 202, 203] {
+        assert_eq!(deliver_all(&mut state, &spans, one_key), [offset]);
+        state.finish_range(offset..offset + 1, &spans);
+    }
+    assert_eq!(state.floor, 204);
+}
+
 #[test]
 fn deadlines_that_are_moved_again_and_again_are_kept_once() {
     let spans = [Span { start: 100, end: 101 }];
