@@ -3,6 +3,7 @@
 //! `log`, `partition`, `group`, `channel` and `store` know nothing of gRPC; `service` translates.
 
 pub mod channel;
+mod clock;
 pub mod config;
 pub mod counters;
 pub mod cpu;

@@ -34,12 +34,6 @@ use super::store::{AppendError, Appended, EntryId, NewMessage, NotAppended, Offs
 /// Why nothing is appended between a seal and the next epoch.
 pub(crate) const SEALED_HERE: &str = "sealed here; waiting for the chain to be extended";
 
-/// Milliseconds since 1970.
-pub(crate) fn now_millis() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_millis() as u64)
-}
-
 /// One partition, owned here or not.
 pub struct Partition {
     index: u32,

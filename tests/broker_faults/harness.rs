@@ -131,7 +131,7 @@ impl Load {
             .map(|partition| (SENTINELS, mark(partition, 1)))
             .collect();
         let log = read_log(process.data, last).await;
-        self.history.set_log(log, Vec::new());
+        self.history.set_log(log);
         let events = self.history.events();
         let violations = check(&events, &GROUPS);
         assert!(

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::disk::{DiskFile, is_full};
 use super::fill::Then;
 use super::frame::{Frames, Kind, Meta};
 use super::journal::{Checkpoint, Op, Shared};
+use crate::broker::clock::now_millis;
 
 /// The most that one group commit takes together, in bytes.
 const GROUP_BYTES: usize = 4 << 20;
@@ -186,10 +187,7 @@ impl Writer {
     }
 
     fn begin(&mut self) {
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as u64);
-        self.timestamp = self.timestamp.max(now);
+        self.timestamp = self.timestamp.max(now_millis());
         let durable = self.durable.load(Ordering::Acquire) as u32;
         self.frames
             .begin(self.segment, self.end as u32, durable, self.timestamp);

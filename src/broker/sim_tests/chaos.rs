@@ -10,28 +10,18 @@ use super::PARTITIONS;
 use super::history::{SENTINELS, Stored};
 use super::letters;
 use super::producer::{id, send};
+use super::retention;
 use super::scheduler::turns;
 use super::world::{BROKERS, Stage, World, entry_id, holder};
 use crate::broker::core_tests::support::read_all;
 use crate::broker::log::fault::Cut;
-use crate::broker::store::{Offset, StoredMessage};
+use crate::broker::store::StoredMessage;
 
 /// All deadlines pass so many times before a message that does not come counts as lost.
 const PATIENCE: u32 = 100;
 
 pub(super) async fn conduct(world: Rc<World>) {
-    let is_work_queue = world.below(2) == 0;
-    let mut patience = 3000;
-    while is_work_queue && !world.have_all_begun() && patience > 0 {
-        turns(1).await;
-        patience -= 1;
-    }
-    if is_work_queue && patience > 0 {
-        world.want_work_queue();
-        for broker in 0..BROKERS.len() {
-            world.configure(broker);
-        }
-    }
+    retention::begin(&world).await;
     for _ in 0..3 + world.below(5) {
         world.pause(500).await;
         fault(&world).await;
@@ -123,6 +113,7 @@ async fn finish(world: &World) {
             // What nobody answered.
             expire(world);
             letters::read_all(world).await;
+            world.note_removed();
             let still = world.unfinished();
             patience = if still.len() < unfinished.len() {
                 PATIENCE
@@ -138,20 +129,8 @@ async fn finish(world: &World) {
     }
     letters::read_all(world).await;
     let mut log = Vec::new();
-    let mut removed = Vec::new();
+    world.note_removed();
     for partition in 0..PARTITIONS {
-        for link in world.chain(partition) {
-            let (store, _) = world.store(holder(&link));
-            let start = store
-                .registry
-                .get(&entry_id(partition, link.epoch))
-                .unwrap()
-                .state()
-                .start;
-            let offset = |position| Offset::new(link.epoch, position).0;
-            removed.push((partition as u32, offset(0)..offset(start)));
-            world.count(|faults| faults.removed += start);
-        }
         let messages = read(world, partition).await;
         log.extend(messages.into_iter().map(|message| Stored {
             id: id(&message.body),
@@ -159,7 +138,7 @@ async fn finish(world: &World) {
             offset: message.offset.0,
         }));
     }
-    world.history.set_log(log, removed);
+    world.history.set_log(log);
     let segments = |broker| world.disk(broker).contents().len() as u32;
     world.count(|faults| faults.segments = (0..BROKERS.len()).map(segments).sum());
 }

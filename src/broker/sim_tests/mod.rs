@@ -7,9 +7,11 @@
 
 mod chaos;
 mod consumer;
+mod faults;
 mod letters;
 mod moves;
 mod producer;
+mod retention;
 mod scheduler;
 mod world;
 
@@ -22,10 +24,12 @@ use std::rc::Rc;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use self::faults::Faults;
 use self::history::check::{Violation, check, check_keys};
 use self::history::{Events, Outcome};
 use self::scheduler::Scheduler;
 use self::world::{BROKERS, World};
+use crate::broker::clock;
 
 /// The groups that must get everything.
 const GROUPS: [&str; 3] = ["shared", BY_KEY, "single"];
@@ -40,11 +44,13 @@ const PLACES: usize = PARTITIONS + 1;
 struct Run {
     events: Events,
     violations: Vec<Violation>,
-    faults: world::Faults,
+    faults: Faults,
     steps: u64,
 }
 
 fn run(seed: u64) -> Run {
+    // Sizes on the disk depend on it, and on these what is full when.
+    clock::stopped::stop(1_700_000_000_000);
     let mut random = StdRng::seed_from_u64(seed);
     let world = World::start(random.random());
     let mut scheduler = Scheduler::new(random.random());
@@ -119,7 +125,7 @@ fn whatever_fails_the_clients_are_told_the_truth() {
     }
     let seeds = number("SLUICE_SEEDS").unwrap_or(60);
     let first = rand::random::<u32>();
-    let mut faults = world::Faults::default();
+    let mut faults = Faults::default();
     let (mut messages, mut deliveries) = (0, 0);
     for seed in (u64::from(first)..).take(seeds as usize) {
         // A panic in the run is to name the seed as well.

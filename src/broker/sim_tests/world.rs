@@ -2,7 +2,7 @@
 //! the operator wants of them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
@@ -14,6 +14,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
+use super::faults::Faults;
 use super::history::{History, Id};
 use super::scheduler::turns;
 use super::{GROUPS, PARTITIONS, PLACES};
@@ -52,48 +53,6 @@ pub(super) fn partition(store: &Store, place: usize) -> Arc<Partition> {
 /// The dead-letter topic.
 pub(super) const DEAD: &str = "dead";
 
-/// How often each thing happened.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Faults {
-    pub(super) kills: u32,
-    pub(super) power_cuts: u32,
-    pub(super) failed_recoveries: u32,
-    pub(super) failed_syncs: u32,
-    pub(super) full_disks: u32,
-    pub(super) segments: u32,
-    /// Times that brokers did not reach each other.
-    pub(super) partings: u32,
-    pub(super) moves: u32,
-    pub(super) copies: u32,
-    /// Segments that compaction emptied.
-    pub(super) emptied: u32,
-    pub(super) letters: u32,
-    /// Runs with durability in memory.
-    pub(super) in_memory: u32,
-    pub(super) work_queues: u32,
-    /// Messages that retention took away.
-    pub(super) removed: u64,
-}
-
-impl Faults {
-    pub(super) fn add(&mut self, other: Self) {
-        self.kills += other.kills;
-        self.power_cuts += other.power_cuts;
-        self.failed_recoveries += other.failed_recoveries;
-        self.failed_syncs += other.failed_syncs;
-        self.full_disks += other.full_disks;
-        self.segments += other.segments;
-        self.partings += other.partings;
-        self.moves += other.moves;
-        self.copies += other.copies;
-        self.emptied += other.emptied;
-        self.letters += other.letters;
-        self.in_memory += other.in_memory;
-        self.work_queues += other.work_queues;
-        self.removed += other.removed;
-    }
-}
-
 /// What part of the run it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
@@ -119,11 +78,10 @@ struct Broker {
 }
 
 /// What the operator wants: it never dies here, and what it knows is durable.
-struct Plan {
-    generation: u64,
+pub(super) struct Plan {
+    pub(super) generation: u64,
     chains: Vec<Vec<pb::ChainEntry>>,
-    /// What all groups have done may go.
-    is_work_queue: bool,
+    pub(super) retention: pb::Retention,
 }
 
 /// Everything that the tasks share.
@@ -131,10 +89,12 @@ pub(super) struct World {
     pub(super) history: Arc<History>,
     random: RefCell<StdRng>,
     brokers: [Broker; BROKERS.len()],
-    plan: RefCell<Plan>,
+    pub(super) plan: RefCell<Plan>,
     /// With `Memory` the power is never cut: what then is lost is as promised.
     durability: pb::Durability,
     max_deliveries: u32,
+    /// How far entries were taken away, by place and epoch.
+    pub(super) gone: RefCell<BTreeMap<(usize, u64), u64>>,
     /// How the brokers reach each other.
     pub(super) wire: Arc<Wire>,
     stage: watch::Sender<Stage>,
@@ -165,10 +125,11 @@ impl World {
             plan: RefCell::new(Plan {
                 generation: 1,
                 chains: vec![vec![chain_entry(1, BROKERS[0], None)]; PLACES],
-                is_work_queue: false,
+                retention: pb::Retention::default(),
             }),
             durability,
             max_deliveries,
+            gone: RefCell::default(),
             wire: Arc::default(),
             stage: watch::Sender::new(Stage::Storm),
             working: Cell::new(0),
@@ -270,25 +231,6 @@ impl World {
         change(&mut plan.chains[partition]);
     }
 
-    /// The operator wants that what all groups have done is taken away.
-    pub(super) fn want_work_queue(&self) {
-        let mut plan = self.plan.borrow_mut();
-        plan.generation += 1;
-        plan.is_work_queue = true;
-        self.count(|faults| faults.work_queues += 1);
-    }
-
-    /// Whether all groups have begun in all partitions, so that nothing is taken away before they do.
-    pub(super) fn have_all_begun(&self) -> bool {
-        (0..PARTITIONS).all(|place| {
-            let (store, _) = self.store(self.owner(place));
-            partition(&store, place).served().is_some_and(|entry| {
-                let state = entry.state();
-                GROUPS.iter().all(|group| state.groups.contains_key(*group))
-            })
-        })
-    }
-
     /// A broker hears what is wanted now.
     pub(super) fn configure(&self, broker: usize) {
         let (store, _) = self.store(broker);
@@ -301,10 +243,7 @@ impl World {
         let mut orders = topic("orders", orders.to_vec());
         orders.max_deliveries = self.max_deliveries;
         orders.dead_letter_topic = DEAD.to_owned();
-        orders.retention = Some(pb::Retention {
-            work_queue: plan.is_work_queue,
-            ..pb::Retention::default()
-        });
+        orders.retention = Some(plan.retention);
         let topics = vec![orders, topic(DEAD, dead.to_vec())];
         pb::Configuration {
             durability: self.durability as i32,
@@ -385,7 +324,11 @@ impl World {
         let Some(mut stepped) = self.brokers[broker].stepped.borrow_mut().take() else {
             return;
         };
-        if self.outlives(broker, || step(&mut stepped)) {
+        let outlived = self.outlives(broker, || {
+            step(&mut stepped);
+            self.look_what_is_gone(broker);
+        });
+        if outlived {
             *self.brokers[broker].stepped.borrow_mut() = Some(stepped);
         }
     }

@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 use super::dead::Dead;
 use super::forgetting::UNUSED;
 use super::{Settings, Store};
+use crate::broker::clock::now_millis;
+use crate::broker::partition::Partition;
 use crate::broker::partition::entry::Phase;
 use crate::broker::partition::index::Part;
 use crate::broker::partition::ops::{Change, EntryOp};
-use crate::broker::partition::{Partition, now_millis};
 
 /// Deadlines are looked at so often; a redelivery is at most so late.
 const TICK: Duration = Duration::from_millis(100);

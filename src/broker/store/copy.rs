@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::moving::handoff_change;
 use super::{EntryId, Store};
+use crate::broker::clock::now_millis;
 use crate::broker::log::frame;
 use crate::broker::partition::entry::{Entry, EntryState, Phase};
-use crate::broker::partition::now_millis;
 use crate::broker::partition::ops::{Change, EntryOp};
 use crate::pb;
 

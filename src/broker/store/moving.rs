@@ -242,7 +242,7 @@ impl Store {
             // The chain has no older entry any more: there is nothing to come.
             None => pb::HandoffResponse::default(),
         };
-        let change = handoff_change(response, crate::broker::partition::now_millis());
+        let change = handoff_change(response, crate::broker::clock::now_millis());
         let answer = partition.submit(entry, change);
         answer
             .await

@@ -44,7 +44,7 @@ pub enum Violation {
 }
 
 /// All violations in a history. The log must have been read to its end; `groups` had the time to finish everything. What retention
-/// took away must have been finished by all of them.
+/// took away must have been finished by all of them, unless it goes by size.
 pub fn check(events: &Events, groups: &[&str]) -> Vec<Violation> {
     let mut violations = Vec::new();
     let places = check_log(events, &mut violations);
@@ -76,6 +76,8 @@ pub fn check_keys(events: &Events, group: &str, key: impl Fn(Id) -> u64) -> Vec<
             .or_insert(burial.began);
         *began = burial.began.min(*began);
     }
+    // What goes by size is passed over as soon as that is decided, and comes back where a power cut forgets the decision.
+    let is_excused = |partition, offset| events.removes_unfinished && events.is_removed(partition, offset);
     let mut violations = Vec::new();
     let mut delivered: HashMap<(u32, u64), BTreeMap<u64, Id>> = HashMap::new();
     for delivery in events.deliveries.iter().filter(|one| one.group == group) {
@@ -86,12 +88,14 @@ pub fn check_keys(events: &Events, group: &str, key: impl Fn(Id) -> u64) -> Vec<
             let is_acked = acked
                 .get(&(delivery.partition, offset))
                 .is_some_and(|began| *began < delivery.received);
-            if offset < delivery.offset && !is_acked {
+            let is_due = offset < delivery.offset && !is_excused(delivery.partition, offset);
+            if is_due && !is_acked {
                 violations.push(Violation::Overtaken(group.to_owned(), other, delivery.id));
             }
         }
         let first = of_key.insert(delivery.offset, delivery.id).is_none();
-        if first && let Some((_, &later)) = of_key.range(delivery.offset + 1..).next() {
+        let is_due = first && !is_excused(delivery.partition, delivery.offset);
+        if is_due && let Some((_, &later)) = of_key.range(delivery.offset + 1..).next() {
             violations.push(Violation::Overtaken(group.to_owned(), delivery.id, later));
         }
     }
@@ -264,6 +268,8 @@ fn check_letters(events: &Events, places: &Places, violations: &mut Vec<Violatio
             violations.push(Violation::BuriedTwice(group.clone(), of.id));
         }
     }
+    // Of a message that is not there any more there is nothing to bury.
+    let may_be_gone = |place: &Place<'_>| events.removes_unfinished && events.is_removed(place.1, place.2);
     let mut burials: HashMap<Place<'_>, Vec<&Burial>> = HashMap::new();
     for burial in &events.burials {
         let place = (&burial.group[..], burial.partition, burial.offset);
@@ -276,7 +282,7 @@ fn check_letters(events: &Events, places: &Places, violations: &mut Vec<Violatio
     for settle in confirmed {
         let delivery = &events.deliveries[settle.delivery];
         let place = place(delivery);
-        if settle.answer == Answer::GiveUp && !letters.contains_key(&place) {
+        if settle.answer == Answer::GiveUp && !letters.contains_key(&place) && !may_be_gone(&place) {
             violations.push(Violation::NoLetter(place.0.to_owned(), place.1, place.2));
         }
         let first = burials.get(&place).map(|burials| burials[0].began);
@@ -290,7 +296,7 @@ fn check_letters(events: &Events, places: &Places, violations: &mut Vec<Violatio
     }
     for (place, burials) in &burials {
         let done = burials.iter().filter_map(|burial| burial.done).min();
-        if done.is_some() && !letters.contains_key(place) {
+        if done.is_some() && !letters.contains_key(place) && !may_be_gone(place) {
             violations.push(Violation::NoLetter(place.0.to_owned(), place.1, place.2));
         }
     }
@@ -317,7 +323,8 @@ fn check_groups(events: &Events, groups: &[&str], violations: &mut Vec<Violation
             .iter()
             .map(|letter| (&letter.group[..], letter.of.id)),
     );
-    for append in events.appends.iter().filter(|append| append.acked.is_some()) {
+    let kept = |append: &&Append| append.acked.is_some() && !events.is_excused(append);
+    for append in events.appends.iter().filter(kept) {
         for group in groups {
             if !finished.contains(&(*group, append.id)) {
                 violations.push(Violation::Undelivered((*group).to_owned(), append.id));

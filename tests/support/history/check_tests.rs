@@ -336,6 +336,12 @@ fn what_retention_took_away_was_there_and_must_have_been_finished() {
         events.settles.remove(0);
     });
     assert_eq!(unfinished, [Violation::Undelivered("g".to_owned(), (1, 0))]);
+    let by_size = found(|events| {
+        removed(events);
+        events.settles.remove(0);
+        events.removes_unfinished = true;
+    });
+    assert_eq!(by_size, []);
     let elsewhere = found(|events| {
         removed(events);
         events.removed[0].0 = 1;

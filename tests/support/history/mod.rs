@@ -116,13 +116,15 @@ pub struct Events {
     pub letters: Vec<Letter>,
     /// What retention took away, by partition: it had been in the log.
     pub removed: Vec<(u32, Range<u64>)>,
+    /// Whether it may take away what a group has not finished.
+    pub removes_unfinished: bool,
 }
 
 #[derive(Default)]
 struct Record {
     events: Events,
-    /// Acknowledged messages.
-    acked: Vec<Id>,
+    /// Acknowledged messages, with the indexes of their appends.
+    acked: Vec<(Id, usize)>,
     /// By group: messages whose ack was confirmed, or may have been taken.
     finished: HashMap<String, HashSet<Id>>,
 }
@@ -135,6 +137,12 @@ enum Clock {
 }
 
 impl Events {
+    /// Whether a message was taken away that no group needs to have finished.
+    fn is_excused(&self, append: &Append) -> bool {
+        let offset = append.offset.filter(|_| self.removes_unfinished);
+        offset.is_some_and(|offset| self.is_removed(append.partition, offset))
+    }
+
     /// Whether retention took away what was there.
     fn is_removed(&self, partition: u32, offset: u64) -> bool {
         let mut removed = self.removed.iter();
@@ -197,7 +205,7 @@ impl History {
         append.offset = offset;
         append.not_after = not_after;
         let id = append.id;
-        record.acked.push(id);
+        record.acked.push((id, index));
     }
 
     /// A message came. Returns its index.
@@ -260,8 +268,12 @@ impl History {
         let record = self.record.lock();
         let none = HashSet::new();
         let finished = record.finished.get(group).unwrap_or(&none);
-        let unfinished = record.acked.iter().filter(|id| !finished.contains(id));
-        unfinished.copied().collect()
+        let appends = &record.events.appends;
+        let unfinished = record
+            .acked
+            .iter()
+            .filter(|(id, index)| !finished.contains(id) && !record.events.is_excused(&appends[*index]));
+        unfinished.map(|(id, _)| *id).collect()
     }
 
     /// How many messages were acknowledged so far.
@@ -269,11 +281,16 @@ impl History {
         self.record.lock().acked.len()
     }
 
-    /// The log, as it was read at the end, and what retention took away before.
-    pub fn set_log(&self, log: Vec<Stored>, removed: Vec<(u32, Range<u64>)>) {
+    /// The log, as it was read at the end.
+    pub fn set_log(&self, log: Vec<Stored>) {
+        self.record.lock().events.log = log;
+    }
+
+    /// What retention has taken away so far, whether or not groups had finished it where it may do so.
+    pub fn set_removed(&self, removed: Vec<(u32, Range<u64>)>, may_be_unfinished: bool) {
         let events = &mut self.record.lock().events;
-        events.log = log;
         events.removed = removed;
+        events.removes_unfinished = may_be_unfinished;
     }
 
     /// The dead letters, as they were read last.
