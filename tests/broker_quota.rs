@@ -33,14 +33,13 @@ impl Drop for Running {
     }
 }
 
-/// A standalone broker, which is in its cgroup before it looks what its quota is.
+/// A standalone broker with this quota.
 fn start(quota: &Quota, directory: &std::path::Path) -> (Running, SocketAddr) {
     let port = || ports::free_address().unwrap();
     let address = port();
-    let child = Command::new("sh")
-        .args(["-c", "echo $$ >\"$1\" && shift && exec \"$@\"", "sh"])
-        .arg(quota.processes())
-        .args([EXECUTABLE, "broker", "--standalone", "--name", "broker-0"])
+    let child = quota
+        .command(EXECUTABLE)
+        .args(["broker", "--standalone", "--name", "broker-0"])
         .args(["--topic", "orders:4", "--channel-capacity", "1024"])
         .arg(format!("--listen={address}"))
         .arg(format!("--control-listen={}", port()))

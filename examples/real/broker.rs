@@ -31,12 +31,8 @@ impl Broker {
         let directory = tempfile::tempdir()?;
         let free = || -> Result<SocketAddr> { Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?) };
         let (listen, control, http) = (free()?, free()?, free()?);
-        // In its cgroup before it looks how many threads are worth having.
-        let mut command = Command::new("sh");
+        let mut command = quota.command(std::env::current_exe()?);
         command
-            .args(["-c", "echo $$ >\"$1\" && shift && exec \"$@\"", "sh"])
-            .arg(quota.processes())
-            .arg(std::env::current_exe()?)
             .args(["broker", "--standalone", "--name", "broker-0"])
             .arg("--data-dir")
             .arg(directory.path())

@@ -1,7 +1,9 @@
 //! A cgroup with a CPU quota, v1 or v2. It needs root.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -65,9 +67,14 @@ impl Quota {
             .with_context(|| format!("{} has no nr_periods or nr_throttled", path.display()))
     }
 
-    /// The file that a process writes its id to, to be in it.
-    pub(crate) fn processes(&self) -> PathBuf {
-        self.directory.join("cgroup.procs")
+    /// Starts an executable that is in it from the beginning, before it looks what its quota is.
+    pub(crate) fn command(&self, executable: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo $$ >\"$1\" && shift && exec \"$@\"", "sh"])
+            .arg(self.directory.join("cgroup.procs"))
+            .arg(executable);
+        command
     }
 }
 

@@ -25,8 +25,18 @@ pub(crate) mod stopped {
         NOW.get()
     }
 
+    /// Goes on when this is dropped: the thread may run other tests.
+    pub(crate) struct Stopped(());
+
     /// Stops it.
-    pub(crate) fn stop(millis: u64) {
+    pub(crate) fn stop(millis: u64) -> Stopped {
         NOW.set(Some(millis));
+        Stopped(())
+    }
+
+    impl Drop for Stopped {
+        fn drop(&mut self) {
+            NOW.set(None);
+        }
     }
 }

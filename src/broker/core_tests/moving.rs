@@ -314,12 +314,7 @@ async fn offsets_of_a_broker_that_is_away_are_unavailable_and_come_later() {
 #[tokio::test]
 async fn a_copied_entry_is_served_here_and_then_dropped_there() {
     let moved = moved(false).await;
-    let request = pb::CopyRequest {
-        entry: Some(entry(0, 1).to_wire()),
-        sealed_at: moved.sealed_at,
-        from_broker: "a".into(),
-        from_control_address: "a".into(),
-    };
+    let request = copy_request(&entry(0, 1), moved.sealed_at, "a");
     until("the copy is whole", async || {
         moved.b.copy(&request).await.unwrap().done
     })
@@ -385,12 +380,7 @@ async fn an_entry_of_which_retention_left_nothing_is_copied_and_copied_on() {
         entry.state().start == sealed_at
     })
     .await;
-    let request = |from: &str| pb::CopyRequest {
-        entry: Some(id.to_wire()),
-        sealed_at,
-        from_broker: from.into(),
-        from_control_address: from.into(),
-    };
+    let request = |from| copy_request(&id, sealed_at, from);
     let b = open(directories[1].path(), "b");
     wire.join("b", &b);
     until("the copy is whole", async || {
@@ -417,12 +407,7 @@ async fn an_entry_of_which_retention_left_nothing_is_copied_and_copied_on() {
 async fn a_copy_that_nobody_wants_any_more_is_dropped_without_being_sealed() {
     let moved = moved(false).await;
     moved.wire.cut.store(true, Ordering::SeqCst);
-    let request = pb::CopyRequest {
-        entry: Some(entry(0, 1).to_wire()),
-        sealed_at: moved.sealed_at,
-        from_broker: "a".into(),
-        from_control_address: "a".into(),
-    };
+    let request = copy_request(&entry(0, 1), moved.sealed_at, "a");
     assert!(!moved.b.copy(&request).await.unwrap().done);
     let here = |epoch| {
         moved
@@ -452,12 +437,7 @@ async fn a_copy_goes_on_after_the_source_was_away_and_after_a_restart() {
             .unwrap();
     }
     let sealed_at = a.seal(&entry(0, 1)).await.unwrap();
-    let request = pb::CopyRequest {
-        entry: Some(entry(0, 1).to_wire()),
-        sealed_at,
-        from_broker: "a".into(),
-        from_control_address: "a".into(),
-    };
+    let request = copy_request(&entry(0, 1), sealed_at, "a");
     let b = open(directories[1].path(), "b");
     wire.join("b", &b);
     until("some is copied", async || {

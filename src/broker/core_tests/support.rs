@@ -231,6 +231,16 @@ pub(crate) async fn append(
     ticket.done().await
 }
 
+/// What the operator asks for where an entry is to be copied. Here brokers are reached by their names.
+pub(crate) fn copy_request(id: &EntryId, sealed_at: u64, from: &str) -> pb::CopyRequest {
+    pb::CopyRequest {
+        entry: Some(id.to_wire()),
+        sealed_at,
+        from_broker: from.to_owned(),
+        from_control_address: from.to_owned(),
+    }
+}
+
 /// All messages that are kept of an entry, through the wire's form.
 pub(crate) async fn read_all(store: &Store, id: &EntryId) -> Result<Vec<StoredMessage>, String> {
     let mut messages = Vec::new();

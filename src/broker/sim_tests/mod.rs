@@ -50,7 +50,7 @@ struct Run {
 
 fn run(seed: u64) -> Run {
     // Sizes on the disk depend on it, and on these what is full when.
-    clock::stopped::stop(1_700_000_000_000);
+    let _stopped = clock::stopped::stop(1_700_000_000_000);
     let mut random = StdRng::seed_from_u64(seed);
     let world = World::start(random.random());
     let mut scheduler = Scheduler::new(random.random());

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use super::PLACES;
 use super::scheduler::turns;
 use super::world::{BROKERS, DEAD, Stage, World, entry_id, holder};
-use crate::broker::core_tests::support::chain_entry;
+use crate::broker::core_tests::support::{chain_entry, copy_request};
 use crate::broker::store::{EntryId, Store};
-use crate::pb;
 
 /// Moves partitions until the storm is over.
 pub(super) async fn operate(world: Rc<World>) {
@@ -89,12 +88,7 @@ async fn evacuate(world: &World, partition: usize) {
 
 /// Asks for the copy again and again, as the operator does, and takes the steps that the broker takes by itself.
 async fn copy(world: &World, (from, to): (usize, usize), id: &EntryId, sealed_at: u64) {
-    let request = pb::CopyRequest {
-        entry: Some(id.to_wire()),
-        sealed_at,
-        from_broker: BROKERS[from].to_owned(),
-        from_control_address: BROKERS[from].to_owned(),
-    };
+    let request = copy_request(id, sealed_at, BROKERS[from]);
     let whole = async |store: Arc<Store>| {
         if store.copy(&request).await?.done {
             return Ok(());

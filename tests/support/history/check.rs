@@ -77,7 +77,6 @@ pub fn check_keys(events: &Events, group: &str, key: impl Fn(Id) -> u64) -> Vec<
         *began = burial.began.min(*began);
     }
     // What goes by size is passed over as soon as that is decided, and comes back where a power cut forgets the decision.
-    let is_excused = |partition, offset| events.removes_unfinished && events.is_removed(partition, offset);
     let mut violations = Vec::new();
     let mut delivered: HashMap<(u32, u64), BTreeMap<u64, Id>> = HashMap::new();
     for delivery in events.deliveries.iter().filter(|one| one.group == group) {
@@ -88,13 +87,13 @@ pub fn check_keys(events: &Events, group: &str, key: impl Fn(Id) -> u64) -> Vec<
             let is_acked = acked
                 .get(&(delivery.partition, offset))
                 .is_some_and(|began| *began < delivery.received);
-            let is_due = offset < delivery.offset && !is_excused(delivery.partition, offset);
+            let is_due = offset < delivery.offset && !events.is_excused(delivery.partition, offset);
             if is_due && !is_acked {
                 violations.push(Violation::Overtaken(group.to_owned(), other, delivery.id));
             }
         }
         let first = of_key.insert(delivery.offset, delivery.id).is_none();
-        let is_due = first && !is_excused(delivery.partition, delivery.offset);
+        let is_due = first && !events.is_excused(delivery.partition, delivery.offset);
         if is_due && let Some((_, &later)) = of_key.range(delivery.offset + 1..).next() {
             violations.push(Violation::Overtaken(group.to_owned(), delivery.id, later));
         }
@@ -269,7 +268,7 @@ fn check_letters(events: &Events, places: &Places, violations: &mut Vec<Violatio
         }
     }
     // Of a message that is not there any more there is nothing to bury.
-    let may_be_gone = |place: &Place<'_>| events.removes_unfinished && events.is_removed(place.1, place.2);
+    let may_be_gone = |place: &Place<'_>| events.is_excused(place.1, place.2);
     let mut burials: HashMap<Place<'_>, Vec<&Burial>> = HashMap::new();
     for burial in &events.burials {
         let place = (&burial.group[..], burial.partition, burial.offset);
@@ -323,7 +322,7 @@ fn check_groups(events: &Events, groups: &[&str], violations: &mut Vec<Violation
             .iter()
             .map(|letter| (&letter.group[..], letter.of.id)),
     );
-    let kept = |append: &&Append| append.acked.is_some() && !events.is_excused(append);
+    let kept = |append: &&Append| append.acked.is_some() && !events.is_append_excused(append);
     for append in events.appends.iter().filter(kept) {
         for group in groups {
             if !finished.contains(&(*group, append.id)) {

@@ -138,9 +138,14 @@ enum Clock {
 
 impl Events {
     /// Whether a message was taken away that no group needs to have finished.
-    fn is_excused(&self, append: &Append) -> bool {
-        let offset = append.offset.filter(|_| self.removes_unfinished);
-        offset.is_some_and(|offset| self.is_removed(append.partition, offset))
+    fn is_excused(&self, partition: u32, offset: u64) -> bool {
+        self.removes_unfinished && self.is_removed(partition, offset)
+    }
+
+    /// The same of one that was published.
+    fn is_append_excused(&self, append: &Append) -> bool {
+        let offset = append.offset;
+        offset.is_some_and(|offset| self.is_excused(append.partition, offset))
     }
 
     /// Whether retention took away what was there.
@@ -269,10 +274,9 @@ impl History {
         let none = HashSet::new();
         let finished = record.finished.get(group).unwrap_or(&none);
         let appends = &record.events.appends;
-        let unfinished = record
-            .acked
-            .iter()
-            .filter(|(id, index)| !finished.contains(id) && !record.events.is_excused(&appends[*index]));
+        let unfinished = record.acked.iter().filter(|(id, index)| {
+            !finished.contains(id) && !record.events.is_append_excused(&appends[*index])
+        });
         unfinished.map(|(id, _)| *id).collect()
     }
 
