@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
 use super::fault::{Code, Fault};
-use super::frame::{self, PREFACE, put};
+use super::frame::{PREFACE, Reader, put};
 use super::state::{Dispatch, State};
 use super::stream::MOST_OUTPUT_BYTES;
 
@@ -71,6 +71,7 @@ pub(in crate::broker) struct Connection<S, D> {
     socket: S,
     state: State<D>,
     input: BytesMut,
+    reader: Reader,
     read_bytes: usize,
     has_preface: bool,
     patience: Patience,
@@ -92,6 +93,7 @@ where
             socket,
             state: State::new(dispatch, max_streams),
             input: BytesMut::new(),
+            reader: Reader::default(),
             read_bytes: READ_BYTES,
             has_preface: false,
             patience,
@@ -151,7 +153,7 @@ where
         if self.is_full() {
             return Poll::Pending;
         }
-        let missing = frame::missing(&self.input);
+        let missing = self.reader.missing(&self.input);
         self.input.reserve(missing.max(self.read_bytes));
         let room = self.input.capacity() - self.input.len();
         let Poll::Ready(read) = poll_read_buf(Pin::new(&mut self.socket), context, &mut self.input) else {
@@ -191,7 +193,7 @@ where
             self.has_preface = true;
         }
         loop {
-            match frame::next(&mut self.input) {
+            match self.reader.next(&mut self.input) {
                 Ok(Some(frame)) => self.state.see(frame)?,
                 Ok(None) => return Ok(()),
                 Err(fault) => self.state.fail(fault)?,

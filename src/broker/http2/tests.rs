@@ -114,7 +114,10 @@ struct Plan {
 fn plans() -> impl Strategy<Value = Vec<Plan>> {
     let plan = (
         prop_oneof![3 => Just("/echo"), 1 => Just("/count"), 1 => Just("/drop")],
-        proptest::collection::vec(prop_oneof![Just(0usize), 1usize..300, 1usize..40_000], 0..6),
+        proptest::collection::vec(
+            prop_oneof![4 => Just(0usize), 4 => 1usize..300, 4 => 1usize..40_000, 1 => 1usize..400_000],
+            0..6,
+        ),
         proptest::option::weighted(0.2, 0usize..4),
         1usize..20_000,
     );

@@ -165,15 +165,25 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// Begins a group at `base` in `segment`, which is synced up to `durable`. Keeps the buffer unless it grew large.
+    /// Begins a group at `base` in `segment`, which is synced up to `durable`.
     pub(crate) fn begin(&mut self, segment: u32, base: u32, durable: u32, timestamp: u64) {
-        const KEEP: usize = 1 << 20;
         self.buf.clear();
-        self.buf.shrink_to(KEEP);
         self.segment = segment;
         self.base = base;
         self.durable = durable;
         self.timestamp = timestamp;
+    }
+
+    /// Makes room for so many bytes.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.buf.reserve(bytes);
+    }
+
+    /// Gives back the memory of a group that was large.
+    pub(crate) fn rest(&mut self) {
+        const KEEP: usize = 256 << 10;
+        self.buf.clear();
+        self.buf.shrink_to(KEEP);
     }
 
     /// The time of this group, in milliseconds since 1970. Never goes back.

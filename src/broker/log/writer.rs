@@ -153,6 +153,7 @@ impl Writer {
             return None;
         }
         self.begin();
+        self.frames.reserve(size as usize);
         for op in &mut ops {
             op.prepare(&mut self.frames);
         }
@@ -336,6 +337,7 @@ impl Writer {
     }
 
     pub(super) fn idle(&mut self) {
+        self.frames.rest();
         if self.file.is_none() {
             return;
         }
