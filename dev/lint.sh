@@ -12,6 +12,11 @@ step formatting
 cargo fmt --all --check
 step clippy
 cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+# They take in the source by themselves, so they may lack what that came to need.
+step "fuzz targets"
+cargo fmt --manifest-path fuzz/Cargo.toml --check
+RUSTFLAGS="--cfg fuzzing" CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/fuzz \
+  cargo clippy --quiet --locked --manifest-path fuzz/Cargo.toml --lib --bins -- -D warnings
 step documentation
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps --document-private-items
 step "dependencies: licences, sources, duplicates"

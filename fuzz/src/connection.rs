@@ -18,6 +18,10 @@ const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 const REQUEST: &[u8] = &[0x83, 0x86, 0x04, 2, b'/', b'e', 0x01, 1, b'a'];
 /// What is said in answer to an input of 1 KiB: some input is sent back, and there are windows and answers.
 const MOST_SAID: usize = 1 << 20;
+/// Long frames in an input, each a little longer than is allowed at most.
+const MOST_LONG: usize = 2;
+/// Bytes of a long frame for each that its length says.
+const LONG: usize = 1031;
 
 /// Sends back what comes.
 #[derive(Default)]
@@ -50,22 +54,29 @@ impl Dispatch for Echo {
 }
 
 /// The first byte says how much is sent at a time; then a frame each: kind, flags, stream, length, payload. A kind that
-/// is not one is a request that is taken.
-fn wire(input: &[u8]) -> Vec<u8> {
+/// is not one is a request that is taken, or DATA that is long. What is sent, and how many long frames are in it.
+fn wire(input: &[u8]) -> (Vec<u8>, usize) {
     let mut bytes = [PREFACE, SETTINGS].concat();
+    let mut long = 0;
     let mut rest = input;
     while let [kind, flags, stream, length, more @ ..] = rest {
         let (payload, left) = more.split_at(usize::from(*length).min(more.len()));
         rest = left;
-        let (kind, flags, payload) = match kind % 16 {
-            kind @ 0..11 => (kind, *flags, payload),
-            _ => (1, 4 | (flags & 1), REQUEST),
+        let (kind, flags, payload, size) = match kind % 16 {
+            kind @ 0..11 => (kind, *flags, payload, payload.len()),
+            11 if long < MOST_LONG => {
+                long += 1;
+                (0, *flags, payload, payload.len().max(usize::from(*length) * LONG))
+            }
+            _ => (1, 4 | (flags & 1), REQUEST, REQUEST.len()),
         };
-        bytes.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
+        bytes.extend_from_slice(&(size as u32).to_be_bytes()[1..]);
         bytes.extend([kind, flags, 0, 0, 0, *stream]);
+        let end = bytes.len() + size;
         bytes.extend_from_slice(payload);
+        bytes.resize(end, 0);
     }
-    bytes
+    (bytes, long)
 }
 
 /// One input.
@@ -73,7 +84,8 @@ pub fn run(data: &[u8]) {
     let Some((&cut, input)) = data.split_first() else {
         return;
     };
-    let bytes = wire(input);
+    let (bytes, long) = wire(input);
+    let at_a_time = (usize::from(cut) + 1) * if long > 0 { 256 } else { 1 };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -81,27 +93,34 @@ pub fn run(data: &[u8]) {
         .unwrap();
     runtime.block_on(async {
         let service = Arc::new(Echo::default());
-        let (mut near, far) = tokio::io::duplex(64 << 10);
+        let (near, far) = tokio::io::duplex(64 << 10);
         let patience = Patience {
             handshake: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(60),
             keepalive_timeout: Duration::from_secs(20),
         };
-        let mut connection = Connection::new(far, Arc::clone(&service), 4, patience);
-        let served = tokio::spawn(async move { (&mut connection).await });
-        for piece in bytes.chunks(usize::from(cut) + 1) {
-            if near.write_all(piece).await.is_err() {
+        let connection = Connection::new(far, Arc::clone(&service), 4, patience);
+        let served = tokio::spawn(connection);
+        let (mut reading, mut writing) = tokio::io::split(near);
+        let most_said = MOST_SAID + 2 * long * 255 * LONG;
+        // Beside the sending: who does not read is told nothing.
+        let heard = tokio::spawn(async move {
+            let mut said = Vec::new();
+            let _ = (&mut reading)
+                .take(2 * most_said as u64)
+                .read_to_end(&mut said)
+                .await;
+            said
+        });
+        for piece in bytes.chunks(at_a_time) {
+            if writing.write_all(piece).await.is_err() {
                 break;
             }
             tokio::task::yield_now().await;
         }
-        let _ = near.shutdown().await;
-        let mut said = Vec::new();
-        let _ = (&mut near)
-            .take(2 * MOST_SAID as u64)
-            .read_to_end(&mut said)
-            .await;
-        assert!(said.len() < MOST_SAID, "{} bytes in answer", said.len());
+        let _ = writing.shutdown().await;
+        let said = heard.await.unwrap();
+        assert!(said.len() < most_said, "{} bytes in answer", said.len());
         let ended = served.await.unwrap();
         let is_told =
             matches!(ended, Ended::Closed | Ended::Broken(_)) || frames(&said).any(|kind| kind == 7);

@@ -5,6 +5,7 @@
 #[path = "../../src/broker"]
 mod broker {
     pub mod channel;
+    pub mod clock;
     pub mod counters;
     pub mod http2;
     pub mod log;

@@ -59,7 +59,7 @@ pub(super) fn run(input: &mut Input<'_>) {
         }
         let (decision, channel) = checked.step(&observed, Time::from_millis(now));
         // Now and then what was decided is not acted on.
-        if input.byte() % 8 > 0 {
+        if !input.byte().is_multiple_of(8) {
             observed.current_replicas = decision.desired_replicas;
             observed.channel_capacity = channel.capacity;
         }
