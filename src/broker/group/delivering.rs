@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::time::Instant;
 
 use super::hub::Hub;
 use super::settling::MOST;
 use super::state::{Placed, Reserved};
 use super::token::Token;
 use super::{Budget, Delivered, Order};
+use crate::broker::clock;
 use crate::broker::partition::Partition;
 use crate::broker::store::{Offset, StoredMessage};
 
@@ -30,7 +30,7 @@ impl Hub {
     /// Takes offsets for a member, or puts it on the list of those that wait.
     pub(crate) fn reserve(self: &Arc<Self>, member: u64, budget: Budget) -> Option<Taken> {
         let store = self.store.upgrade()?;
-        let now = Instant::now();
+        let now = clock::now();
         let mut inner = self.inner.lock();
         if let Some(seat) = inner.seats.get_mut(&member) {
             seat.room = if budget.bytes == 0 { 0 } else { budget.messages };
@@ -120,7 +120,7 @@ impl Hub {
         let (ack_deadline, most) = settings.map_or((Duration::ZERO, 0), |settings| {
             (settings.ack_deadline, settings.max_deliveries)
         });
-        let deadline = Instant::now() + ack_deadline;
+        let deadline = clock::now() + ack_deadline;
         let index = taken.partition.index();
         let mut dead = Vec::new();
         let mut buffer = BytesMut::new();
@@ -197,7 +197,7 @@ impl Hub {
         const WAIT: Duration = Duration::from_millis(500);
         let mut inner = self.inner.lock();
         if let Some(part) = inner.part(taken.partition.index(), taken.epoch) {
-            part.blocked = Some((Instant::now() + WAIT, reason.to_owned()));
+            part.blocked = Some((clock::now() + WAIT, reason.to_owned()));
         }
     }
 

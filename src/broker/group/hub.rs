@@ -10,6 +10,7 @@ use super::seats::{Bells, Inner, Seat};
 use super::settling::MOST;
 use super::state::MOST_OPEN;
 use super::{JoinError, Order, Start};
+use crate::broker::clock;
 use crate::broker::store::{Store, Topic};
 
 /// The group. One lock, held for a batch at a time and never over I/O.
@@ -216,7 +217,7 @@ impl Hub {
         let Some(store) = self.store.upgrade() else {
             return false;
         };
-        let now = Instant::now();
+        let now = clock::now();
         let inner = self.inner.lock();
         inner.parts.values().any(|part| {
             part.blocked.as_ref().is_none_or(|(until, _)| *until <= now)

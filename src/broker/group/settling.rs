@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use super::hub::Hub;
 use super::seats::Part;
 use super::state::GivenUp;
 use super::token::Token;
 use super::{Answer, Refused};
+use crate::broker::clock;
 use crate::broker::partition::ops::{ChangeAnswer, ChangeError};
 use crate::broker::partition::progress::Progress;
 use crate::broker::store::Dead;
@@ -51,7 +51,7 @@ impl Hub {
             return (refused, Vec::new());
         };
         let most = self.most();
-        let now = Instant::now();
+        let now = clock::now();
         let mut acked: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
         let mut dead = Vec::new();
         let mut locked = self.inner.lock();

@@ -4,8 +4,6 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::PARTITIONS;
 use super::history::{SENTINELS, Stored};
 use super::letters;
@@ -13,6 +11,7 @@ use super::producer::{id, send};
 use super::retention;
 use super::scheduler::turns;
 use super::world::{BROKERS, Stage, World, entry_id, holder};
+use crate::broker::clock;
 use crate::broker::core_tests::support::read_all;
 use crate::broker::log::fault::Cut;
 use crate::broker::store::StoredMessage;
@@ -95,7 +94,7 @@ async fn fault(world: &World) {
 fn expire(world: &World) {
     for topic in world.stores().iter().flat_map(|store| store.all_topics()) {
         for hub in topic.hubs() {
-            hub.tick(Instant::now() + Duration::from_secs(3600));
+            hub.tick(clock::now() + Duration::from_secs(3600));
         }
     }
 }
@@ -141,6 +140,9 @@ async fn finish(world: &World) {
     world.history.set_log(log);
     let segments = |broker| world.disk(broker).contents().len() as u32;
     world.count(|faults| faults.segments = (0..BROKERS.len()).map(segments).sum());
+    retention::end(world).await;
+    let too_young = world.too_young.borrow();
+    assert!(too_young.is_empty(), "taken away too early: {too_young:?}");
 }
 
 /// All that is durable in a place, from whoever holds it.

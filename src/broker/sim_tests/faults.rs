@@ -18,9 +18,10 @@ pub(super) struct Faults {
     pub(super) letters: u32,
     /// Runs with durability in memory.
     pub(super) in_memory: u32,
-    /// Runs in which what all groups have done is taken away, and those in which it goes by size.
+    /// Runs in which what all groups have done is taken away, those in which it goes by size, and by age.
     pub(super) work_queues: u32,
     pub(super) bounded: u32,
+    pub(super) aging: u32,
     /// Messages that retention took away.
     pub(super) removed: u64,
 }
@@ -41,6 +42,7 @@ impl Faults {
         self.in_memory += other.in_memory;
         self.work_queues += other.work_queues;
         self.bounded += other.bounded;
+        self.aging += other.aging;
         self.removed += other.removed;
     }
 }

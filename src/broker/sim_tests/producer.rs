@@ -10,6 +10,7 @@ use super::history::{Id, WITHOUT_ID};
 use super::scheduler::turns;
 use super::world::{Stage, World, partition};
 use crate::broker::channel::Channel;
+use crate::broker::clock::now_millis;
 use crate::broker::core_tests::support::message;
 use crate::broker::store::NewMessage;
 
@@ -76,6 +77,7 @@ pub(super) async fn send(world: &World, index: usize, ids: &[Id]) {
         _ => String::new(),
     };
     let messages: Vec<NewMessage> = ids.iter().map(|id| keyed(*id)).collect();
+    let began = now_millis();
     loop {
         // Not everybody has heard yet who owns it.
         let broker = match world.below(10) {
@@ -97,8 +99,10 @@ pub(super) async fn send(world: &World, index: usize, ids: &[Id]) {
             let stored = select(Box::pin(ticket.done()), Box::pin(turns(patience)));
             if let Some(Either::Left((Ok(appended), _))) = world.alive(broker, boot, stored).await {
                 assert_eq!(appended.len(), ids.len());
-                for (index, appended) in indexes.iter().zip(appended) {
-                    world.history.append_acked(*index, Some(appended.offset.0), None);
+                for (at, appended) in indexes.iter().zip(appended) {
+                    world.history.append_acked(*at, Some(appended.offset.0), None);
+                    let place = (index as u32, appended.offset.0);
+                    world.published.borrow_mut().insert(place, began);
                 }
                 return;
             }

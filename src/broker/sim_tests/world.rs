@@ -2,7 +2,7 @@
 //! the operator wants of them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
@@ -18,6 +18,7 @@ use super::faults::Faults;
 use super::history::{History, Id};
 use super::scheduler::turns;
 use super::{GROUPS, PARTITIONS, PLACES};
+use crate::broker::clock;
 use crate::broker::core_tests::support::{Wire, chain_entry, configuration, entry, options, topic};
 use crate::broker::log::Stepped;
 use crate::broker::log::fault::{Cut, FaultDisk};
@@ -95,6 +96,10 @@ pub(super) struct World {
     max_deliveries: u32,
     /// How far entries were taken away, by place and epoch.
     pub(super) gone: RefCell<BTreeMap<(usize, u64), u64>>,
+    /// When the publishing of what lies at an offset of a partition began.
+    pub(super) published: RefCell<HashMap<(u32, u64), u64>>,
+    /// What went by its age, and was not so old.
+    pub(super) too_young: RefCell<Vec<(u32, u64)>>,
     /// How the brokers reach each other.
     pub(super) wire: Arc<Wire>,
     stage: watch::Sender<Stage>,
@@ -130,6 +135,8 @@ impl World {
             durability,
             max_deliveries,
             gone: RefCell::default(),
+            published: RefCell::default(),
+            too_young: RefCell::default(),
             wire: Arc::default(),
             stage: watch::Sender::new(Stage::Storm),
             working: Cell::new(0),
@@ -334,7 +341,7 @@ impl World {
     }
 
     /// What a broker does every few seconds, but for compaction, which takes a while.
-    fn retain(&self, broker: usize) {
+    pub(super) fn retain(&self, broker: usize) {
         let (store, _) = self.store(broker);
         self.outlives(broker, || {
             store.trim_all();
@@ -407,6 +414,7 @@ pub(super) async fn write_journal(world: Rc<World>, broker: usize) {
         if world.below(40) == 0 {
             world.retain(broker);
         }
+        clock::stopped::advance(u64::from(world.below(4)));
         turns(1).await;
     }
 }
