@@ -53,6 +53,7 @@ mod broker {
         mod fence;
         mod forward;
         mod intake;
+        mod optional;
         pub mod outbox;
         mod payload;
         mod publish;

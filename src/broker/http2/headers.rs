@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use loona_hpack::Decoder;
 
 use super::fault::{Code, Fault};
+use super::huffman;
 
 /// The largest dynamic table that a peer may use until it knows of our settings.
 const DEFAULT_TABLE_BYTES: usize = 4096;
@@ -79,6 +80,9 @@ impl HeaderReader {
     }
 
     fn decode(&mut self, block: &[u8], max_list_bytes: usize, reading: &mut Reading) -> Result<(), Fault> {
+        let plain = huffman::plain(block).ok_or_else(|| {
+            Fault::connection(Code::COMPRESSION_ERROR, "a string is not in the Huffman code")
+        })?;
         let mut decoder = self.decoder.take().unwrap_or_else(|| {
             let mut decoder = Box::new(Decoder::new());
             let most = if self.is_tableless { 0 } else { DEFAULT_TABLE_BYTES };
@@ -87,7 +91,7 @@ impl HeaderReader {
             decoder
         });
         decoder
-            .decode_with_cb(block, |name, value| reading.field(&name, &value, max_list_bytes))
+            .decode_with_cb(&plain, |name, value| reading.field(&name, &value, max_list_bytes))
             .map_err(|error| Fault::Connection(Code::COMPRESSION_ERROR, error.to_string()))?;
         if !self.is_tableless {
             self.decoder = Some(decoder);

@@ -2,7 +2,7 @@
 //! (`docs/decisions/0025`). One task serves a connection and all its streams; nothing is kept for a connection that
 //! is quiet but its state. Above it is tonic, which is given requests and gives answers as with any transport.
 //!
-//! `frame` and `headers` know the wire, `window` flow control, `state` what frames do to a connection and its
+//! `frame`, `headers` and `huffman` know the wire, `window` flow control, `state` what frames do to a connection and its
 //! streams, `stream` how one is run, `body` how a request is read, `connection` the socket and the clock.
 
 mod body;
@@ -11,6 +11,7 @@ mod control;
 mod fault;
 mod frame;
 mod headers;
+mod huffman;
 mod pieces;
 mod ready;
 mod state;

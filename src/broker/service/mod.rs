@@ -8,6 +8,7 @@ mod delivery;
 mod fence;
 mod forward;
 mod intake;
+mod optional;
 pub mod outbox;
 mod owners;
 mod payload;

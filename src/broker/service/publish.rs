@@ -21,6 +21,7 @@ use super::credit::{Grant, Share};
 use super::fence::Fence;
 use super::forward::{Part, Stored, Undelivered};
 use super::intake::Forming;
+use super::optional;
 use super::outbox::{Outbox, OutboxStream};
 use super::payload::{Spread, check_producer};
 use super::publish_out::PublishOut;
@@ -247,10 +248,10 @@ impl Session {
                         lingering = Some(Box::pin(tokio::time::sleep(LINGER)));
                     }
                 }
-                result = poll_optional(&mut self.committing), if self.committing_way.is_some() => self.awaited(result)?,
-                permit = poll_optional(&mut self.entering), if self.is_entering => self.entered(permit)?,
-                Some((way, result)) = next(&mut self.forwards) => self.forwarded(way, result)?,
-                () = sleep(&mut lingering), if lingering.is_some() => {
+                result = optional::done(&mut self.committing), if self.committing_way.is_some() => self.awaited(result)?,
+                permit = optional::done(&mut self.entering), if self.is_entering => self.entered(permit)?,
+                Some((way, result)) = optional::next(&mut self.forwards) => self.forwarded(way, result)?,
+                () = optional::slept(&mut lingering), if lingering.is_some() => {
                     lingering = None;
                     end.get_or_insert(Ok(()));
                 }
@@ -316,26 +317,5 @@ impl Session {
         let (messages, bytes) = self.unsettled;
         let blocked = messages >= self.grant.messages || bytes >= self.grant.bytes;
         self.clock.update(now, messages > 0, blocked);
-    }
-}
-
-async fn poll_optional<T>(future: &mut Option<ReusableBoxFuture<'static, T>>) -> T {
-    match future {
-        Some(future) => future.get_pin().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn next<F: Future>(futures: &mut Option<FuturesUnordered<F>>) -> Option<F::Output> {
-    match futures {
-        Some(futures) => futures.next().await,
-        None => None,
-    }
-}
-
-async fn sleep(sleep: &mut Option<std::pin::Pin<Box<tokio::time::Sleep>>>) {
-    match sleep {
-        Some(sleep) => sleep.as_mut().await,
-        None => std::future::pending().await,
     }
 }

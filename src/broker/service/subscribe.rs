@@ -17,7 +17,7 @@ use super::remote::{Event, Remote};
 use super::settle::{self, Answers};
 use super::shared::Shared;
 use super::subscribe_out::SubscribeOut;
-use super::{delivery, token};
+use super::{delivery, optional, token};
 use crate::broker::group::{Answer, Budget, Delivered, JoinError, Member, Next, Order, Refused, Revocations};
 use crate::broker::refusals::Reason;
 use crate::broker::store::TopicView;
@@ -201,7 +201,7 @@ impl Session {
                     }
                     None => break,
                 },
-                results = poll_optional(&mut self.settling), if !self.settling_tokens.is_empty() => {
+                results = optional::done(&mut self.settling), if !self.settling_tokens.is_empty() => {
                     self.settled(results);
                 }
                 Some(event) = self.heard.recv() => self.hear(event)?,
@@ -229,7 +229,7 @@ impl Session {
         // The client sends no more: what it answered still counts.
         self.start_settling();
         while !self.settling_tokens.is_empty() {
-            let results = poll_optional(&mut self.settling).await;
+            let results = optional::done(&mut self.settling).await;
             self.settled(results);
             self.start_settling();
         }
@@ -371,12 +371,5 @@ impl Drop for Session {
         if let Some(since) = self.starving_since.take() {
             self.shared.starved.stop(since, Instant::now());
         }
-    }
-}
-
-async fn poll_optional<T>(future: &mut Option<ReusableBoxFuture<'static, T>>) -> T {
-    match future {
-        Some(future) => future.get_pin().await,
-        None => std::future::pending().await,
     }
 }

@@ -430,7 +430,9 @@ impl Run {
             while self.reserve(3) {
                 self.deliver(0, 9, 100);
             }
-            if self.model.outstanding().is_empty() {
+            // What was given up instead of delivered makes room for the next of its key.
+            let is_dying = |slot: &Slot| slot.place == Place::Dying;
+            if self.model.outstanding().is_empty() && !self.model.slots.iter().any(is_dying) {
                 break;
             }
             while !self.model.outstanding().is_empty() {
