@@ -1,5 +1,7 @@
 //! Durable publishing as fast as it goes (P4).
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::Bench;
@@ -42,9 +44,11 @@ fn plan(bench: &Bench) -> Vec<(Peer, u32, u32, u32)> {
     let mut all = vec![
         (KafkaPerformance, 256, 1, 16),
         (KafkaDefault, 256, 1, 16),
+        (Sluice, 1024, 1, 1),
         (Sluice, 1024, 1, 16),
         (Sluice, 1024, 64, 16),
         (Sluice, 1024, 1000, 16),
+        (KafkaFlushed, 1024, 1, 1),
         (KafkaFlushed, 1024, 1, 16),
         (KafkaFlushed, 1024, 64, 16),
         (NatsAsync, 1024, 64, 1),
@@ -66,17 +70,16 @@ fn plan(bench: &Bench) -> Vec<(Peer, u32, u32, u32)> {
     all
 }
 
-/// The settings with which each peer's client is fastest, tried once each, and what was tried.
-async fn sweep(bench: &Bench, peers: &mut Peers) -> anyhow::Result<(Tuning, String)> {
+/// The settings with which each peer's client is fastest with messages of this size, tried once each; what was tried goes into `table`.
+async fn sweep(bench: &Bench, peers: &mut Peers, size: u32, table: &mut Table) -> anyhow::Result<Tuning> {
     let shape = |producers, partitions| Shape {
-        size: 256,
+        size,
         producers,
         partitions,
         rate: 0,
         seconds: 1.5,
     };
     let usual = Tuning::USUAL;
-    let mut table = Table::new(&["client's settings", "messages/s"]);
     let lingers: &[u32] = bench.either(&[5], &[0, 5, 20]);
     let kafka = lingers.iter().flat_map(|&linger_ms| {
         [16_384, 65_536, 262_144].map(|batch| {
@@ -111,14 +114,14 @@ async fn sweep(bench: &Bench, peers: &mut Peers) -> anyhow::Result<(Tuning, Stri
         let mut fastest = 0.0;
         for (name, tuning) in tunings {
             let rate = peers.run(bench, peer, shape, tuning).await?.rate;
-            table.row(&[name, spread([rate])]);
+            table.row(&[format!("{size} B, {name}"), spread([rate])]);
             if rate > fastest {
                 fastest = rate;
                 best.take(peer, tuning);
             }
         }
     }
-    Ok((best, table.text()))
+    Ok(best)
 }
 
 pub(super) async fn measure(bench: &Bench, bars: &mut Bars) -> anyhow::Result<Section> {
@@ -138,9 +141,15 @@ pub(super) async fn measure(bench: &Bench, bars: &mut Bars) -> anyhow::Result<Se
         })
         .collect();
     let mut peers = Peers::start(bench).await?;
-    let (tuning, swept) = sweep(bench, &mut peers).await?;
+    let mut swept = Table::new(&["client's settings", "messages/s"]);
+    let mut tunings = BTreeMap::new();
+    for size in bench.either(&[256][..], &[256, 1024]) {
+        tunings.insert(*size, sweep(bench, &mut peers, *size, &mut swept).await?);
+    }
+    let usual = tunings[&256];
     for _ in bench.rounds() {
         for point in &mut points {
+            let tuning = *tunings.get(&point.shape.size).unwrap_or(&usual);
             match peers.run(bench, point.peer, point.shape, tuning).await {
                 Ok(outcome) => point.runs.push(outcome),
                 // Its clients give up where it keeps them waiting; the other peers are measured all the same.
@@ -172,8 +181,9 @@ pub(super) async fn measure(bench: &Bench, bars: &mut Bars) -> anyhow::Result<Se
     };
     let rows: Vec<(String, &[Outcome])> = points.iter().map(|point| (named(point), &*point.runs)).collect();
     let text = format!(
-        "### Durable publishing, as fast as it goes (P4)\n\nEach peer with its own client, set as was fastest here:\n\n{swept}\n\
+        "### Durable publishing, as fast as it goes (P4)\n\nEach peer with its own client, set as was fastest here with messages of the same size:\n\n{}\n\
          NATS has streams for want of partitions; the latencies of its clients are those of a whole window or batch.\n\n{}",
+        swept.text(),
         table(&rows)
     );
     let series = |peer: Peer| {

@@ -270,6 +270,16 @@ mod tests {
     }
 
     #[test]
+    fn a_large_group_s_memory_is_kept_for_the_next_and_given_back_at_rest() {
+        let mut frames = Frames::default();
+        frames.reserve(4 << 20);
+        frames.begin(4, 1000, 960, 0);
+        assert!(frames.buf.capacity() >= 4 << 20);
+        frames.rest();
+        assert!(frames.buf.capacity() <= 256 << 10);
+    }
+
+    #[test]
     fn a_record_reads_back_as_it_was_written() {
         let mut frames = Frames::default();
         frames.begin(4, 1000, 960, 0);
