@@ -103,7 +103,18 @@ impl Run {
                 self.deliver_one(offset, member);
             }
         }
-        self.state.release(&reserved);
+        self.release(&reserved);
+    }
+
+    /// What was found damaged meanwhile does not come again.
+    fn release(&mut self, reserved: &Reserved) {
+        self.state.release(reserved);
+        for slot in &mut self.model.slots {
+            let is_left = reserved.wants(slot.offset) && matches!(slot.place, Place::New | Place::Again);
+            if is_left && self.state.skipped.contains(slot.offset) {
+                slot.place = Place::Lost;
+            }
+        }
     }
 
     fn deliver_one(&mut self, offset: u64, member: u64) {
@@ -265,7 +276,7 @@ impl Run {
             }
         }
         self.state.skip(&mut reserved, end);
-        self.state.release(&reserved);
+        self.release(&reserved);
     }
 
     fn trim(&mut self, count: usize) {
@@ -308,7 +319,7 @@ impl Run {
     /// What one member left behind is taken up in another order; what was counted stays counted.
     fn reorder(&mut self) {
         for reserved in std::mem::take(&mut self.reading) {
-            self.state.release(&reserved);
+            self.release(&reserved);
         }
         for member in 0..3 {
             self.quit(member);
@@ -422,7 +433,7 @@ impl Run {
     /// Everything that is not damaged can be brought to an end, a key's messages in their order.
     pub(crate) fn drain(&mut self) {
         for reserved in std::mem::take(&mut self.reading) {
-            self.state.release(&reserved);
+            self.release(&reserved);
         }
         for _ in 0..10_000 {
             self.wait(Duration::from_secs(24 * 3600));
